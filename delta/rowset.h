@@ -1,0 +1,66 @@
+/*
+ * delta/rowset.h
+ *     A bag of rows with signed weights: what every step of a delta program reads and writes.
+ *
+ * A rowset is a tuplestore with a name, so that SQL can read it as an ephemeral named relation.  Its
+ * last column is always `__w integer`, the weight: +n for n rows that came, -n for n that went; never 0.
+ * Its row count is exact, which is what makes the planner choose well.
+ *
+ * A rowset lives in the memory context that was current when it was made (the store's disk files, if
+ * it spilled, live in the current resource owner) and is released with rowset_free.
+ */
+#ifndef PGTRICKLE_ROWSET_H
+#define PGTRICKLE_ROWSET_H
+
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "executor/tuptable.h"
+#include "utils/queryenvironment.h"
+#include "utils/relcache.h"
+#include "utils/tuplestore.h"
+
+#define ROWSET_WEIGHT_COLUMN "__w"
+
+typedef struct Rowset
+{
+	char	   *name;			/* the name SQL uses, for instance __pgt_delta_16385 */
+	TupleDesc	tupdesc;		/* the columns, and __w as the last one */
+	Tuplestorestate *store;
+	int64		row_count;
+	bool		has_deletes;	/* some weight is negative */
+	EphemeralNamedRelationData enr; /* filled by rowset_register */
+} Rowset;
+
+/*
+ * A row type made of the columns of `columns` and a weight.  Dropped columns are kept in place as
+ * NULL-able integers with the server's placeholder name, so attribute numbers stay those of the relation.  Constraints, defaults and
+ * identities are left out.  The result is allocated in the current context.
+ */
+extern TupleDesc rowset_tupdesc_for(TupleDesc columns);
+
+/* An empty rowset over `tupdesc` (which must end in __w), spilling past work_mem. */
+extern Rowset *rowset_create(const char *name, TupleDesc tupdesc);
+extern void rowset_free(Rowset *rowset);
+
+/* Adds one row: `values` and `nulls` hold tupdesc->natts - 1 columns; the weight comes apart. */
+extern void rowset_put_values(Rowset *rowset, Datum *values, bool *nulls, int32 weight);
+
+/* Adds the row in `slot`, whose last attribute is the weight. */
+extern void rowset_put_slot(Rowset *rowset, TupleTableSlot *slot);
+
+/* A minimal-tuple slot fit for reading the rowset; the caller drops it. */
+extern TupleTableSlot *rowset_make_slot(Rowset *rowset);
+
+/* Starts reading at the first row; rowset_next fills `slot`, returns false at the end. */
+extern void rowset_rewind(Rowset *rowset);
+extern bool rowset_next(Rowset *rowset, TupleTableSlot *slot);
+
+/* The weight of the row in a slot of this rowset. */
+extern int32 rowset_weight(Rowset *rowset, TupleTableSlot *slot);
+
+/* Makes the rowset visible under its name to SQL of the current SPI connection. */
+extern void rowset_register(Rowset *rowset);
+extern void rowset_unregister(Rowset *rowset);
+
+#endif							/* PGTRICKLE_ROWSET_H */
