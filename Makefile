@@ -1,0 +1,57 @@
+# Makefile
+#     Everything a developer does here, one word each; see README.md.
+#
+# The folders have Makefiles of their own, which this one calls.  The server is the one PG_CONFIG
+# names (default: version 15 in Debian's place).  WERROR=1 makes warnings errors.
+#
+#   make                build all parts              make check-long   long property and crash tests
+#   make install        install them (sudo)          make bench        benchmarks (BENCH=name: one)
+#   make check          the tests, with set-up       make format       clang-format and perltidy
+#     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
+#   make demo           the demo, with set-up        make clean
+
+include tools/flags.mk
+export PG_CONFIG WERROR
+
+# A folder takes part as soon as it has both a Makefile and something to compile.
+PARTS := $(foreach part,proto decoder delta applier, \
+	$(if $(and $(wildcard $(part)/Makefile),$(wildcard $(part)/*.c)),$(part)))
+INSTALLED_PARTS := $(filter-out proto,$(PARTS))
+
+all: $(PARTS)
+
+$(PARTS):
+	$(MAKE) -C $@ all
+
+# The others use what proto/ generates.
+$(INSTALLED_PARTS): $(filter proto,$(PARTS))
+
+install: all
+	@set -e; for part in $(INSTALLED_PARTS); do $(MAKE) -C $$part install; done
+
+uninstall:
+	@set -e; for part in $(INSTALLED_PARTS); do $(MAKE) -C $$part uninstall; done
+
+clean:
+	@set -e; for part in $(PARTS); do $(MAKE) -C $$part clean; done
+	rm -rf build tmp_check
+
+check:
+	tools/test $(PROVE_TESTS)
+
+check-long:
+	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
+
+demo:
+	tools/demo $(DEMO_OPTIONS)
+
+bench:
+	tools/bench $(BENCH)
+
+format:
+	tools/format
+
+lint:
+	tools/lint
+
+.PHONY: all install uninstall clean check check-long demo bench format lint $(PARTS)
