@@ -1,0 +1,24 @@
+/*
+ * delta/compat.h
+ *     What differs between PostgreSQL 15, 16, 17 and 18, for the extension's library.
+ *
+ * The rest of delta/ is written for the newest spelling; this header gives the older servers that
+ * spelling.  Version checks belong here and nowhere else.
+ */
+#ifndef PGTRICKLE_COMPAT_H
+#define PGTRICKLE_COMPAT_H
+
+#include "postgres.h"
+
+#include "replication/message.h"
+
+/* Since 17 the server can flush a message itself; before, wal_message.c does. */
+#if PG_VERSION_NUM >= 170000
+#define compat_log_logical_message(prefix, message, size, transactional) \
+	LogLogicalMessage(prefix, message, size, transactional, false)
+#else
+#define compat_log_logical_message(prefix, message, size, transactional) \
+	LogLogicalMessage(prefix, message, size, transactional)
+#endif
+
+#endif /* PGTRICKLE_COMPAT_H */

@@ -1,0 +1,37 @@
+/*
+ * delta/schedule.h
+ *     Schedules of stream tables, as text and as numbers.
+ */
+#ifndef PGTRICKLE_SCHEDULE_H
+#define PGTRICKLE_SCHEDULE_H
+
+#include "postgres.h"
+
+typedef enum ScheduleKind
+{
+	SCHEDULE_CONTINUOUS, /* as soon as changes arrive */
+	SCHEDULE_INTERVAL,	 /* never staler than interval_ms */
+	SCHEDULE_CALCULATED, /* as its consumers need it */
+	SCHEDULE_MANUAL,	 /* only when somebody asks */
+	SCHEDULE_CRON		 /* recognised, so that the message can say that it is not supported */
+} ScheduleKind;
+
+typedef struct Schedule
+{
+	ScheduleKind kind;
+	int64 interval_ms; /* SCHEDULE_INTERVAL, else 0 */
+} Schedule;
+
+#define SCHEDULE_INTERVAL_MS_MIN INT64CONST(100)
+#define SCHEDULE_INTERVAL_MS_MAX (INT64CONST(366) * 24 * 60 * 60 * 1000)
+
+/* Why a text is no schedule: a sentence. */
+typedef struct ScheduleError
+{
+	char detail[160];
+} ScheduleError;
+
+/* Reads a schedule; raises no error, so that a setting's check hook can use it. */
+extern bool schedule_parse(const char *text, Schedule *schedule, ScheduleError *error);
+
+#endif /* PGTRICKLE_SCHEDULE_H */
