@@ -1,0 +1,307 @@
+/*
+ * sql/70_applier.sql
+ *     What the applier calls outside of a tick: the catalog, its own progress, failures, heartbeats, fences.
+ *
+ * docs/explanation/tick.md, section 5, is the contract.  Nothing here is for PUBLIC: grant_applier() gives a role the right to
+ * call these functions and those of the tick itself (30_core.sql).  They run with the rights of the extension's owner, because the
+ * applier's role owns nothing and may not read the catalog tables; each of them takes ids and texts only as values.
+ */
+
+CREATE FUNCTION pgtrickle.fence(nonce text) RETURNS pg_lsn
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_fence';
+COMMENT ON FUNCTION pgtrickle.fence(text) IS
+	'writes and flushes a message that tells the applier, when it comes back on the stream, that it has received everything visible before the call';
+REVOKE ALL ON FUNCTION pgtrickle.fence(text) FROM PUBLIC;
+
+/*
+ * The schedule that a stream table follows, calculated ones worked out: the smallest among the stream tables that read it, and
+ * so on up to those which say themselves; pgtrickle.default_schedule when nobody reads it.  `reach` walks from each calculated one to
+ * its consumers, and stops at those that are not calculated.
+ */
+CREATE FUNCTION pgtrickle.resolved_schedules()
+	RETURNS TABLE (pgt_id bigint, schedule_kind text, schedule_ms bigint)
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH RECURSIVE told AS (
+		SELECT d.pgt_id, d.relid,
+			CASE WHEN d.refresh_mode = 'IMMEDIATE' THEN 'immediate' ELSE pgtrickle.schedule_kind(d.schedule) END AS kind,
+			pgtrickle.schedule_ms(d.schedule) AS ms
+		FROM pgtrickle.pgt_definitions d
+	), edges AS (
+		SELECT upstream.pgt_id AS upstream_id, s.pgt_id AS consumer_id
+		FROM pgtrickle.pgt_sources s
+		JOIN told upstream ON upstream.relid = s.source_relid
+		WHERE upstream.kind = 'calculated'
+	), reach (pgt_id, consumer_id) AS (
+		SELECT e.upstream_id, e.consumer_id FROM edges e
+		UNION
+		SELECT r.pgt_id, e.consumer_id FROM reach r JOIN edges e ON e.upstream_id = r.consumer_id
+	), wishes AS (
+		SELECT r.pgt_id, c.kind, c.ms FROM reach r JOIN told c ON c.pgt_id = r.consumer_id WHERE c.kind <> 'calculated'
+		UNION ALL
+		-- the ends of the walk that are calculated themselves, also when the walk has no first step
+		SELECT w.pgt_id, pgtrickle.schedule_kind(default_schedule), pgtrickle.schedule_ms(default_schedule)
+		FROM (SELECT t.pgt_id, t.pgt_id AS end_id FROM told t WHERE t.kind = 'calculated'
+			UNION ALL
+			SELECT r.pgt_id, r.consumer_id FROM reach r JOIN told c ON c.pgt_id = r.consumer_id WHERE c.kind = 'calculated') w,
+			pgtrickle.setting('default_schedule') default_schedule
+		WHERE NOT EXISTS (SELECT FROM edges e WHERE e.upstream_id = w.end_id)
+	), smallest AS (
+		SELECT w.pgt_id, min(CASE WHEN w.kind = 'immediate' THEN 0 ELSE w.ms END) AS ms FROM wishes w GROUP BY w.pgt_id
+	)
+	SELECT t.pgt_id,
+		CASE WHEN t.kind <> 'calculated' THEN t.kind
+			WHEN s.ms = 0 THEN 'continuous'
+			WHEN s.ms > 0 THEN 'interval'
+			ELSE 'manual' END,
+		CASE WHEN t.kind <> 'calculated' THEN t.ms ELSE s.ms END
+	FROM told t LEFT JOIN smallest s USING (pgt_id)
+$$;
+COMMENT ON FUNCTION pgtrickle.resolved_schedules() IS
+	'the schedule that each stream table follows, calculated ones worked out';
+REVOKE ALL ON FUNCTION pgtrickle.resolved_schedules() FROM PUBLIC;
+
+-- Kept to one statement: the applier reads it anew at every `catalog` message.
+CREATE FUNCTION pgtrickle.applier_catalog()
+	RETURNS TABLE (
+		pgt_id bigint, relid oid, pgt_schema text, pgt_name text, status text, refresh_mode text,
+		schedule_kind text, schedule_ms bigint, source_relids oid[], upstream_ids bigint[],
+		frontier_snapshot text, frontier_lsn pg_lsn, frontier_xid text, created_xid text, filled_xid text,
+		needs_refill boolean, refill_reason text, consecutive_errors integer, retry_at timestamptz, has_consumers boolean)
+	LANGUAGE sql STABLE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT d.pgt_id, d.relid, n.nspname::text, c.relname::text, d.status, d.effective_refresh_mode,
+		r.schedule_kind, r.schedule_ms,
+		coalesce(s.source_relids, '{}'), coalesce(s.upstream_ids, '{}'),
+		f.snapshot::text, f.lsn, f.own_xid::text, d.created_xid::text, d.filled_xid::text,
+		f.needs_refill, f.refill_reason, f.consecutive_errors, f.retry_at,
+		EXISTS (SELECT FROM pgtrickle.pgt_sources consumer WHERE consumer.source_relid = d.relid)
+	FROM pgtrickle.pgt_definitions d
+	JOIN pgtrickle.pgt_frontiers f USING (pgt_id)
+	JOIN pg_class c ON c.oid = d.relid
+	JOIN pg_namespace n ON n.oid = c.relnamespace
+	JOIN pgtrickle.resolved_schedules() r USING (pgt_id)
+	LEFT JOIN (
+		-- only what the WAL tells about: views are expanded into the tables behind them, the others are read in full
+		SELECT s.pgt_id,
+			array_agg(s.source_relid ORDER BY s.source_relid) AS source_relids,
+			array_agg(upstream.pgt_id ORDER BY upstream.pgt_id) FILTER (WHERE upstream.pgt_id IS NOT NULL) AS upstream_ids
+		FROM pgtrickle.pgt_sources s
+		LEFT JOIN pgtrickle.pgt_definitions upstream ON upstream.relid = s.source_relid
+		WHERE s.source_type IN ('TABLE', 'PARTITIONED_TABLE', 'STREAM_TABLE')
+		GROUP BY s.pgt_id
+	) s USING (pgt_id)
+	ORDER BY d.pgt_id
+$$;
+COMMENT ON FUNCTION pgtrickle.applier_catalog() IS
+	'for the applier: every stream table with its sources, schedule and frontier';
+REVOKE ALL ON FUNCTION pgtrickle.applier_catalog() FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.applier_state()
+	RETURNS TABLE (
+		system_identifier text, timeline integer, slot_name text, ack_lsn pg_lsn,
+		valid_xid text, settled_snapshot text, persisted_at timestamptz)
+	LANGUAGE sql STABLE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT p.system_identifier, p.timeline, p.slot_name, p.ack_lsn, p.valid_xid::text, p.settled_snapshot::text, p.persisted_at
+	FROM pgtrickle.pgt_progress p
+$$;
+COMMENT ON FUNCTION pgtrickle.applier_state() IS
+	'for the applier: what was persisted last';
+REVOKE ALL ON FUNCTION pgtrickle.applier_state() FROM PUBLIC;
+
+/*
+ * A reason says that the stream does not continue where the frontiers are.  Then every stream table is filled again, by a snapshot
+ * that cannot miss a transaction which the stream will not bring: none below the id that is taken here is still running in it.
+ * The timeline is that of the WAL being written, since the control file learns of a promotion only at the next checkpoint.
+ */
+CREATE FUNCTION pgtrickle.applier_started(slot text, reason text) RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE pgtrickle.pgt_progress SET
+		slot_name = slot,
+		system_identifier = (SELECT control.system_identifier FROM pg_control_system() control),
+		timeline = ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
+		started_at = clock_timestamp(),
+		persisted_at = clock_timestamp(),
+		valid_xid = CASE WHEN reason IS NULL THEN coalesce(valid_xid, pg_current_xact_id()) ELSE pg_current_xact_id() END,
+		ack_lsn = CASE WHEN reason IS NULL THEN ack_lsn END,
+		stream_lsn = CASE WHEN reason IS NULL THEN stream_lsn END,
+		settled_snapshot = CASE WHEN reason IS NULL THEN settled_snapshot END;
+
+	IF reason IS NOT NULL THEN
+		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = reason;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.applier_started(text, text) IS
+	'for the applier: called once per stream connection; with a reason all stream tables are filled again';
+REVOKE ALL ON FUNCTION pgtrickle.applier_started(text, text) FROM PUBLIC;
+
+/*
+ * In OID order, as everybody who locks several sources must.  Foreign tables and materialized views cannot be locked so, and
+ * a relation that is gone is found missing when its stream table is compiled.
+ */
+CREATE FUNCTION pgtrickle.tick_lock_list(pgt_ids bigint[]) RETURNS text
+	LANGUAGE sql STABLE SECURITY DEFINER STRICT
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY c.oid), '')
+	FROM pg_class c
+	JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p')
+		AND c.oid IN (SELECT s.source_relid FROM pgtrickle.pgt_sources s WHERE s.pgt_id = ANY (pgt_ids))
+$$;
+COMMENT ON FUNCTION pgtrickle.tick_lock_list(bigint[]) IS
+	'for the applier: the tables to name in LOCK TABLE before a tick of these stream tables';
+REVOKE ALL ON FUNCTION pgtrickle.tick_lock_list(bigint[]) FROM PUBLIC;
+
+-- A stream table that was dropped in between is no failure; pgt_id 0 is a failed tick without a culprit.
+CREATE FUNCTION pgtrickle.applier_failed(pgt_id bigint, sqlstate text, message text, retry_ms bigint) RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	failed_at CONSTANT timestamptz := clock_timestamp();
+	errors_max CONSTANT integer := pgtrickle.setting('max_consecutive_errors');
+	errors integer;
+BEGIN
+	UPDATE pgtrickle.pgt_frontiers f SET
+		failed_refreshes = f.failed_refreshes + 1,
+		consecutive_errors = f.consecutive_errors + 1,
+		last_status = 'FAILED',
+		last_error_sqlstate = sqlstate,
+		last_error_message = message,
+		last_error_at = failed_at,
+		retry_at = failed_at + retry_ms * interval '1 millisecond'
+	WHERE f.pgt_id = applier_failed.pgt_id
+	RETURNING f.consecutive_errors INTO errors;
+	IF NOT FOUND THEN
+		RAISE LOG 'refresh failed without a stream table to blame: %', message;
+		RETURN;
+	END IF;
+
+	INSERT INTO pgtrickle.pgt_history
+		(pgt_id, start_time, end_time, action, status, initiated_by, error_sqlstate, error_message)
+	VALUES (applier_failed.pgt_id, failed_at, failed_at, 'SKIP', 'FAILED', 'SCHEDULER', sqlstate, message);
+
+	IF errors_max > 0 AND errors >= errors_max THEN
+		UPDATE pgtrickle.pgt_definitions d SET status = 'SUSPENDED', updated_at = failed_at
+		WHERE d.pgt_id = applier_failed.pgt_id AND d.status IN ('ACTIVE', 'INITIALIZING', 'ERROR');
+		IF FOUND THEN
+			PERFORM pgtrickle.emit_message('catalog', true, false);
+		END IF;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.applier_failed(bigint, text, text, bigint) IS
+	'for the applier: records a failed refresh, and suspends the stream table after pgtrickle.max_consecutive_errors';
+REVOKE ALL ON FUNCTION pgtrickle.applier_failed(bigint, text, text, bigint) FROM PUBLIC;
+
+/*
+ * Bounded work per call.  Rows are written in the order of refresh_id, so the oldest are those with the smallest, and one look
+ * at the front of the index finds them or that there are none.
+ */
+CREATE FUNCTION pgtrickle.prune_history(rows_max integer DEFAULT 1000) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	retention CONSTANT text := pgtrickle.setting('history_retention');
+	pruned bigint := 0;
+BEGIN
+	IF retention <> '-1' THEN
+		DELETE FROM pgtrickle.pgt_history h
+		USING (SELECT refresh_id, start_time FROM pgtrickle.pgt_history ORDER BY refresh_id LIMIT rows_max) oldest
+		WHERE h.refresh_id = oldest.refresh_id
+			AND oldest.start_time < clock_timestamp() - retention::interval;
+		GET DIAGNOSTICS pruned = ROW_COUNT;
+	END IF;
+	-- an answer that its asker has not fetched within an hour is not wanted any more
+	DELETE FROM pgtrickle.pgt_verifications WHERE verified_at < clock_timestamp() - interval '1 hour';
+	RETURN pruned;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.prune_history(integer) IS
+	'deletes history older than pgtrickle.history_retention, at most so many rows, and returns how many';
+REVOKE ALL ON FUNCTION pgtrickle.prune_history(integer) FROM PUBLIC;
+
+-- The snapshot is taken after the writing, by a statement of its own, and the insert position after the snapshot.
+CREATE FUNCTION pgtrickle.applier_heartbeat(ack_lsn pg_lsn, stream_lsn pg_lsn)
+	RETURNS TABLE (snapshot text, insert_lsn pg_lsn)
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE pgtrickle.pgt_progress SET
+		ack_lsn = coalesce(applier_heartbeat.ack_lsn, ack_lsn),
+		stream_lsn = coalesce(applier_heartbeat.stream_lsn, stream_lsn),
+		persisted_at = clock_timestamp();
+	PERFORM pgtrickle.prune_history();
+	snapshot := pg_current_snapshot()::text;
+	insert_lsn := pg_current_wal_insert_lsn();
+	RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.applier_heartbeat(pg_lsn, pg_lsn) IS
+	'for the applier: persists its progress, prunes the history, returns a new snapshot and the insert position after it';
+REVOKE ALL ON FUNCTION pgtrickle.applier_heartbeat(pg_lsn, pg_lsn) FROM PUBLIC;
+
+/*
+ * Rights of the caller: only who owns these functions (a superuser, as a rule) can grant them.  The role reads every table, since it
+ * locks the sources; it sees all their changes in the WAL anyway.
+ */
+CREATE FUNCTION pgtrickle.applier_functions() RETURNS SETOF regprocedure
+	LANGUAGE sql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT p.oid::regprocedure
+	FROM pg_proc p
+	WHERE p.pronamespace = 'pgtrickle'::regnamespace
+		AND (p.proname ~ '^(applier|tick)_' AND p.proname <> 'applier_functions' OR p.proname = 'fence')
+	ORDER BY p.proname
+$$;
+COMMENT ON FUNCTION pgtrickle.applier_functions() IS
+	'the functions that grant_applier() grants';
+
+CREATE FUNCTION pgtrickle.grant_applier(role name) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	applier_function regprocedure;
+BEGIN
+	FOR applier_function IN SELECT pgtrickle.applier_functions() LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', applier_function, role);
+	END LOOP;
+	EXECUTE format('GRANT pg_read_all_data TO %I', role);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.grant_applier(name) IS
+	'gives a role the rights that the program pgtrickle needs in this database';
+REVOKE ALL ON FUNCTION pgtrickle.grant_applier(name) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.revoke_applier(role name) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	applier_function regprocedure;
+BEGIN
+	FOR applier_function IN SELECT pgtrickle.applier_functions() LOOP
+		EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %I', applier_function, role);
+	END LOOP;
+	EXECUTE format('REVOKE pg_read_all_data FROM %I', role);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.revoke_applier(name) IS
+	'takes back what grant_applier() gave';
+REVOKE ALL ON FUNCTION pgtrickle.revoke_applier(name) FROM PUBLIC;
