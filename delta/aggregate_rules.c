@@ -1,0 +1,70 @@
+/*
+ * delta/aggregate_rules.c
+ *     Which aggregates can be maintained from weighted deltas, and how.
+ *
+ * An aggregate has a rule when its value follows exactly from sums of weights and of weighted values: counts, sums and averages of
+ * exact types.  Float sums do not: adding and taking away again is not exact, so their groups are computed again.  min and max
+ * follow inserts, and deletes of anything but the extremum; a group that lost it is computed again.
+ */
+#include "postgres.h"
+
+#include "aggregate_rules.h"
+#include "catalog/pg_namespace_d.h"
+#include "catalog/pg_type_d.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+static AggregateRule
+sum_rule(Oid type, bool average)
+{
+	switch (type)
+	{
+		case INT2OID:
+		case INT4OID:
+			return average ? AGGREGATE_AVG_INTEGER : AGGREGATE_SUM_INTEGER;
+		case INT8OID:
+			return average ? AGGREGATE_AVG_BIGINT : AGGREGATE_SUM_BIGINT;
+		case NUMERICOID:
+			return average ? AGGREGATE_AVG_NUMERIC : AGGREGATE_SUM_NUMERIC;
+		default:
+			return AGGREGATE_RECOMPUTE;
+	}
+}
+
+AggregateRule
+aggregate_rule(Aggref *aggref)
+{
+	const char *name;
+	Oid			type;
+
+	if (get_func_namespace(aggref->aggfnoid) != PG_CATALOG_NAMESPACE ||
+		aggref->aggkind != AGGKIND_NORMAL || aggref->aggdistinct != NIL ||
+		aggref->aggorder != NIL || list_length(aggref->args) > 1)
+		return AGGREGATE_RECOMPUTE;
+	name = get_func_name(aggref->aggfnoid);
+	if (aggref->aggstar)
+		return strcmp(name, "count") == 0 ? AGGREGATE_COUNT_ROWS : AGGREGATE_RECOMPUTE;
+	if (list_length(aggref->args) != 1)
+		return AGGREGATE_RECOMPUTE;
+	type = exprType((Node *) linitial_node(TargetEntry, aggref->args)->expr);
+	if (strcmp(name, "count") == 0)
+		return AGGREGATE_COUNT;
+	if (strcmp(name, "sum") == 0)
+		return sum_rule(type, false);
+	if (strcmp(name, "avg") == 0)
+		return sum_rule(type, true);
+	if ((strcmp(name, "min") == 0 || strcmp(name, "max") == 0) &&
+		OidIsValid(aggregate_compare_function(aggref)))
+		return strcmp(name, "min") == 0 ? AGGREGATE_MIN : AGGREGATE_MAX;
+	return AGGREGATE_RECOMPUTE;
+}
+
+Oid
+aggregate_compare_function(Aggref *aggref)
+{
+	Oid			type = exprType((Node *) linitial_node(TargetEntry, aggref->args)->expr);
+
+	return lookup_type_cache(type, TYPECACHE_CMP_PROC)->cmp_proc;
+}

@@ -1,0 +1,33 @@
+/*
+ * delta/aggregate_rules.h
+ *     Which aggregates can be maintained from weighted deltas, and how.
+ */
+#ifndef PGTRICKLE_AGGREGATE_RULES_H
+#define PGTRICKLE_AGGREGATE_RULES_H
+
+#include "postgres.h"
+
+#include "nodes/primnodes.h"
+
+typedef enum AggregateRule
+{
+	AGGREGATE_RECOMPUTE,		/* no rule: the affected groups are computed again */
+	AGGREGATE_COUNT_ROWS,		/* count(*) */
+	AGGREGATE_COUNT,			/* count(x) */
+	AGGREGATE_SUM_INTEGER,		/* sum(smallint or integer), result bigint */
+	AGGREGATE_SUM_BIGINT,		/* sum(bigint), result numeric */
+	AGGREGATE_AVG_INTEGER,		/* avg(smallint or integer) */
+	AGGREGATE_AVG_BIGINT,		/* avg(bigint) */
+	AGGREGATE_SUM_NUMERIC,
+	AGGREGATE_AVG_NUMERIC,
+	AGGREGATE_MIN,
+	AGGREGATE_MAX
+} AggregateRule;
+
+/* The rule for a call; FILTER does not matter, DISTINCT and ORDER BY inside mean AGGREGATE_RECOMPUTE. */
+extern AggregateRule aggregate_rule(Aggref *aggref);
+
+/* For min and max: the three-way comparison function of the type's default btree order. */
+extern Oid	aggregate_compare_function(Aggref *aggref);
+
+#endif							/* PGTRICKLE_AGGREGATE_RULES_H */

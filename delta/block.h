@@ -1,0 +1,129 @@
+/*
+ * delta/block.h
+ *     What operators see of a query level: inputs to join, and conditions between them.
+ *
+ * A block is one SELECT level after normalisation: joins are flattened into a list of inputs and one list of conditions, join
+ * aliases are resolved, unused range-table entries are gone.  Input i has range-table index i + 1.
+ */
+#ifndef PGTRICKLE_BLOCK_H
+#define PGTRICKLE_BLOCK_H
+
+#include "postgres.h"
+
+#include "nodes/parsenodes.h"
+#include "program.h"
+
+/* One thing in FROM. */
+typedef struct BlockInput
+{
+	RangeTblEntry *rte;			/* yields its rows in the new state: a relation, subquery, function, VALUES */
+	int			rowset;			/* the rowset with its delta; -1: it never changes */
+	List	   *states;			/* of ProgramState: what rte names */
+	List	   *colnames;		/* of String: columns by attribute number, without the weight */
+	List	   *coltypes;		/* oid, int and oid lists beside colnames */
+	List	   *coltypmods;
+	List	   *colcollations;
+	List	   *key;			/* of int: attribute numbers that are unique and not NULL together; NIL: none */
+} BlockInput;
+
+typedef struct Block
+{
+	Query	   *query;			/* the normalised level; its rtable holds the inputs' rtes */
+	List	   *inputs;			/* of BlockInput */
+	List	   *quals;			/* of Expr, ANDed */
+	List	   *states;			/* of ProgramState: those that the inputs' new states name */
+	DeltaProgram *program;
+} Block;
+
+/* What a compiled level offers to the level above. */
+typedef struct Compiled
+{
+	int			rowset;			/* its delta; -1: it never changes */
+	Query	   *new_query;		/* its rows in the new state; may name states */
+	List	   *states;			/* of ProgramState: those that new_query names */
+	List	   *key;			/* of int: output columns that identify a row; NIL: none, a bag */
+	bool		single_row;		/* at most one row */
+	bool		key_is_unique;	/* by grouping */
+} Compiled;
+
+typedef struct Compiler
+{
+	DeltaProgram *program;
+	int			next_node;
+	Oid			catalog_namespace;	/* of the extension */
+} Compiler;
+
+/* compile.c: one query level, recursively.  NULL for what has no rule; the reason is noted. */
+extern Compiled *compile_level(Compiler *compiler, Query *query);
+
+/* Notes the reason why the query can only be refreshed in full (the first one is kept); returns NULL, to be returned. */
+extern void *compile_cannot(Compiler *compiler, const char *reason,...) pg_attribute_printf(2, 3);
+
+/* Registers a relation that the program reads, with more used columns. */
+/* Registers every relation below a query that cannot be maintained by delta: its refreshes still depend on them. */
+extern void note_all_sources(Compiler *compiler, Query *query);
+
+/* The rowset with the delta of a source. */
+extern int	program_source_rowset(Compiler *compiler, Oid relid);
+
+extern ProgramSource *program_note_source(Compiler *compiler, Oid relid, const Bitmapset *used_attnos, bool by_delta);
+
+/* program_build.c: adding parts. */
+extern int	program_add_rowset(Compiler *compiler, char *name, Oid source_relid);
+extern ProgramStep *program_add_step(Compiler *compiler, StepKind kind, const char *operator_name, const char *strategy);
+extern void step_add_input(ProgramStep *step, int rowset);
+extern char *program_new_rowset_name(Compiler *compiler, const char *what);
+
+/* normalize.c: NULL when some part has no rule. */
+extern Block *block_from_query(Compiler *compiler, Query *query);
+
+/* join.c: the terms of the delta of the block's FROM and WHERE. */
+
+/*
+ * A SELECT of `targets` (TargetEntry list over the block's inputs) and the weight, with the inputs in `changed` (bit i:
+ * input i) read from their deltas and the others in their new state.  The sign is that of inclusion and exclusion.  With no input changed:
+ * all rows of the new state, weight 1.
+ */
+extern Query *join_term(Block *block, uint64 changed, List *targets);
+
+/* UNION ALL of the terms for every non-empty subset of `changed`, as text. */
+extern char *join_delta_sql(Block *block, uint64 changed, List *targets);
+
+/* Which inputs change, as bits; which rowsets those are, into the step, in input order. */
+extern void join_add_inputs(Block *block, ProgramStep *step);
+
+/* Translates the step's "which step inputs are not empty" into "which block inputs changed". */
+extern uint64 join_changed_inputs(Block *block, uint64 nonempty);
+
+/* A column list that names a rowset or state like a table. */
+extern RangeTblEntry *named_rte(const char *name, const char *alias, List *colnames, List *coltypes,
+								List *coltypmods, List *colcollations);
+
+/* A query level with these entries, FROM all of them, WHERE all quals. */
+extern Query *simple_query(List *rtable, List *quals, List *targets);
+
+/* key.c: output columns (of targets) that identify a row of a join; NIL: none. */
+extern List *join_key(Block *block, List *targets);
+
+/* project.c, aggregate.c, distinct.c, union.c: one operator each. */
+extern Compiled *compile_projection(Compiler *compiler, Block *block);
+
+/*
+ * Adds a step that reads rows of a state (with weights, from one or more rowsets of its columns) and yields `targets` where `quals` hold; both refer to
+ * the state's columns as Vars of range-table entry 1.  The result's new_query reads the state itself.
+ */
+extern Compiled *project_state(Compiler *compiler, ProgramState *state, const char *operator_name,
+							   List *rowsets, List *targets, List *quals);
+
+/* The columns of a state, as Vars see them. */
+extern RangeTblEntry *state_rte(ProgramState *state, const char *name, bool with_weight);
+extern Compiled *compile_aggregate(Compiler *compiler, Block *block);
+extern Compiled *compile_distinct(Compiler *compiler, Compiled *input);
+extern Compiled *compile_union_all(Compiler *compiler, Query *query);
+
+/* names.c: distinct column names for a target list; the type lists beside. */
+extern List *target_column_names(List *targets);
+extern void rename_targets(List *targets, List *names);
+extern void target_column_types(List *targets, List **types, List **typmods, List **collations);
+
+#endif							/* PGTRICKLE_BLOCK_H */

@@ -1,0 +1,196 @@
+/*
+ * delta/compile.c
+ *     From a defining query to a delta program.
+ *
+ * Passes: query.c analyses and expands the text; query_check.c refuses what has no single answer; then every query level, innermost
+ * first, becomes steps: normalize.c turns FROM and WHERE into a block, and one operator file per construct adds its steps on top.
+ * A construct without a rule ends in compile_cannot(): the program then has a full_reason and no steps.
+ *
+ * To add an operator: give it a file with its rule in the header, let compile_level call it, and take its refusal out of normalize.c.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "block.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/extension.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "query.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+void *
+compile_cannot(Compiler *compiler, const char *reason,...)
+{
+	StringInfoData message;
+	va_list		args;
+
+	if (compiler->program->full_reason != NULL)
+		return NULL;
+	initStringInfo(&message);
+	for (;;)
+	{
+		int			needed;
+
+		va_start(args, reason);
+		needed = appendStringInfoVA(&message, reason, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&message, needed);
+	}
+	compiler->program->full_reason = message.data;
+	return NULL;
+}
+
+/* Sorting without LIMIT means nothing for a table. */
+static void
+drop_sorting(Query *query)
+{
+	if (query->limitCount == NULL && query->limitOffset == NULL && !query->hasDistinctOn)
+		query->sortClause = NIL;
+}
+
+Compiled *
+compile_level(Compiler *compiler, Query *query)
+{
+	Block	   *block;
+	Compiled   *compiled;
+
+	check_stack_depth();
+	drop_sorting(query);
+	if (query->setOperations != NULL)
+		return compile_union_all(compiler, query);
+
+	block = block_from_query(compiler, query);
+	if (block == NULL)
+		return NULL;
+	if (query->hasAggs || query->groupClause != NIL || query->havingQual != NULL)
+		compiled = compile_aggregate(compiler, block);
+	else
+		compiled = compile_projection(compiler, block);
+	if (compiled != NULL && query->distinctClause != NIL)
+		compiled = compile_distinct(compiler, compiled);
+	return compiled;
+}
+
+/* ---- sources ---- */
+
+static bool
+note_sources_walker(Node *node, Compiler *compiler)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, note_sources_walker, compiler, QTW_EXAMINE_RTES_BEFORE);
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		if (rte->rtekind == RTE_RELATION && rte->relkind != RELKIND_VIEW)
+			program_note_source(compiler, rte->relid, NULL, false);
+		return false;
+	}
+	return expression_tree_walker(node, note_sources_walker, compiler);
+}
+
+void
+note_all_sources(Compiler *compiler, Query *query)
+{
+	(void) note_sources_walker((Node *) query, compiler);
+}
+
+/* ---- the program ---- */
+
+static void
+finish_program(DeltaProgram *program, Compiled *compiled)
+{
+	program->result = compiled->rowset;
+	program->new_sql = query_print(compiled->new_query);
+	program->new_sql_states = compiled->states;
+	program->key = compiled->key;
+	program->single_row = compiled->single_row;
+	program->key_is_unique = compiled->key_is_unique;
+}
+
+static void
+forget_steps(DeltaProgram *program)
+{
+	program->steps = NIL;
+	program->states = NIL;
+	program->result = -1;
+	program->key = NIL;
+}
+
+static void
+check_result_columns(Query *query)
+{
+	ListCell   *lc;
+	int			visible = 0;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk)
+			continue;
+		visible++;
+		if (strncmp(target->resname, "__pgt_", 6) == 0 || strcmp(target->resname, "__w") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RESERVED_NAME),
+					 errmsg("column name \"%s\" is reserved", target->resname),
+					 errdetail("The prefix __pgt_ and the name __w belong to pgtrickle."),
+					 errhint("Give the column another name with AS.")));
+	}
+	if (visible == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query must have at least one column")));
+}
+
+DeltaProgram *
+program_compile(const char *query_text, MemoryContext parent)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "delta program", ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	DeltaProgram *program = palloc0(sizeof(DeltaProgram));
+	Compiler	compiler = {program, 1, InvalidOid};
+	Query	   *query;
+	Compiled   *compiled = NULL;
+
+	program->context = context;
+	program->result = -1;
+	compiler.catalog_namespace = get_namespace_oid("pgtrickle", false);
+
+	program->defining_query = query_normalize(query_text);
+	query = query_analyze_and_expand(query_text);
+	check_result_columns(query);
+	program->tupdesc = ExecCleanTypeFromTL(query->targetList);
+	program->full_reason = query_check(query);
+
+	if (program->full_reason == NULL)
+		compiled = compile_level(&compiler, copyObject(query));
+	if (compiled != NULL && compiled->rowset < 0)
+		compiled = compile_cannot(&compiler, "the query reads no table whose changes are decoded");
+	if (compiled != NULL)
+		finish_program(program, compiled);
+	else
+	{
+		note_all_sources(&compiler, query);
+		forget_steps(program);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	return program;
+}
+
+void
+program_free(DeltaProgram *program)
+{
+	MemoryContextDelete(program->context);
+}

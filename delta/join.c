@@ -1,0 +1,290 @@
+/*
+ * delta/join.c
+ *     Delta rule for inner joins.
+ *
+ * With only the new state R' of each input at hand, and R = R' - dR, expanding the product gives for two inputs
+ *
+ *     d(L >< R) = dL >< R'  +  L' >< dR  -  dL >< dR
+ *
+ * and for k changed inputs the sum over all non-empty subsets M of them of the join with the inputs in M read from
+ * their deltas and all others in the new state, with sign (-1)^(|M|+1); weights multiply (inclusion and exclusion;
+ * Griffin and Libkin, SIGMOD 1995).  A filter is linear, so WHERE stays where it is.
+ *
+ * That is 2^k - 1 terms.  Past TERMS_FLAT_MAX changed inputs the sum telescopes instead: k terms, the i-th with the inputs before i
+ * in the new state, i's delta, and those after i in the old state, written as R' UNION ALL -dR.  Fewer terms, but each probes more.
+ *
+ * Which inputs changed is known only when a tick runs, so the statements are printed then, one per set of changed inputs, and kept.
+ * Only builds statements: execution is run.c.  Outer joins are not here: their rows also depend on what does not match.
+ */
+#include "postgres.h"
+
+#include "block.h"
+#include "catalog/pg_operator_d.h"
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "port/pg_bitutils.h"
+#include "query.h"
+#include "rowset.h"
+#include "utils/builtins.h"
+
+#define TERMS_FLAT_MAX 4		/* changed inputs; 15 terms */
+#define INT4_MULTIPLY_OPERATOR 514	/* int4 * int4, fixed in pg_operator.dat */
+
+RangeTblEntry *
+named_rte(const char *name, const char *alias, List *colnames, List *coltypes,
+		  List *coltypmods, List *colcollations)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	/*
+	 * The deparser has no word for an ephemeral named relation, but prints a reference to a WITH query as its bare name,
+	 * which the parser then finds among the registered ones.
+	 */
+	rte->rtekind = RTE_CTE;
+	rte->ctename = pstrdup(name);
+	rte->ctelevelsup = 0;
+	rte->coltypes = coltypes;
+	rte->coltypmods = coltypmods;
+	rte->colcollations = colcollations;
+	rte->alias = makeAlias(alias, NIL);
+	rte->eref = makeAlias(alias, copyObject(colnames));
+	rte->inFromCl = true;
+	return rte;
+}
+
+Query *
+simple_query(List *rtable, List *quals, List *targets)
+{
+	Query	   *query = makeNode(Query);
+	List	   *from = NIL;
+
+	for (int i = 1; i <= list_length(rtable); i++)
+	{
+		RangeTblRef *reference = makeNode(RangeTblRef);
+
+		reference->rtindex = i;
+		from = lappend(from, reference);
+	}
+	query->commandType = CMD_SELECT;
+	query->canSetTag = true;
+	query->rtable = rtable;
+	query->jointree = makeFromExpr(from, quals == NIL ? NULL : (Node *) make_ands_explicit(quals));
+	query->targetList = targets;
+	return query;
+}
+
+static Node *
+multiply(Node *left, Node *right)
+{
+	if (left == NULL)
+		return right;
+	return (Node *) make_opclause(INT4_MULTIPLY_OPERATOR, INT4OID, false,
+								  (Expr *) left, (Expr *) right, InvalidOid, InvalidOid);
+}
+
+static Node *
+integer_constant(int32 value)
+{
+	return (Node *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(value), false, true);
+}
+
+/* The columns of an input with the weight behind them. */
+static RangeTblEntry *
+weighted_rte(BlockInput *input, const char *name)
+{
+	return named_rte(name, input->rte->eref->aliasname,
+					 lappend(list_copy(input->colnames), makeString(ROWSET_WEIGHT_COLUMN)),
+					 lappend_oid(list_copy(input->coltypes), INT4OID),
+					 lappend_int(list_copy(input->coltypmods), -1),
+					 lappend_oid(list_copy(input->colcollations), InvalidOid));
+}
+
+static Node *
+weight_var(BlockInput *input, int rtindex)
+{
+	return (Node *) makeVar(rtindex, list_length(input->colnames) + 1, INT4OID, -1, InvalidOid, 0);
+}
+
+static const char *
+input_rowset_name(Block *block, int input_no)
+{
+	BlockInput *input = list_nth(block->inputs, input_no);
+	ProgramRowset *rowset = list_nth(block->program->rowsets, input->rowset);
+
+	return rowset->name;
+}
+
+/*
+ * One term: `delta` inputs from their deltas, `old` inputs from the telescoping sum's old states.
+ */
+static Query *
+join_term_general(Block *block, uint64 delta, uint64 old, bool negative, List *targets)
+{
+	List	   *rtable = NIL;
+	Node	   *weight = NULL;
+	TargetEntry *weight_target;
+
+	for (int i = 0; i < list_length(block->inputs); i++)
+	{
+		BlockInput *input = list_nth(block->inputs, i);
+		uint64		bit = UINT64CONST(1) << i;
+
+		if ((delta & bit) != 0)
+			rtable = lappend(rtable, weighted_rte(input, input_rowset_name(block, i)));
+		else if ((old & bit) != 0)
+			rtable = lappend(rtable, weighted_rte(input, psprintf("__pgt_old_%d", i + 1)));
+		else
+		{
+			rtable = lappend(rtable, copyObject(input->rte));
+			continue;
+		}
+		weight = multiply(weight, weight_var(input, i + 1));
+	}
+	if (weight == NULL)
+		weight = integer_constant(1);
+	else if (negative)
+		weight = multiply(integer_constant(-1), weight);
+
+	targets = copyObject(targets);
+	weight_target = makeTargetEntry((Expr *) weight, list_length(targets) + 1,
+									pstrdup(ROWSET_WEIGHT_COLUMN), false);
+	return simple_query(rtable, copyObject(block->quals), lappend(targets, weight_target));
+}
+
+Query *
+join_term(Block *block, uint64 changed, List *targets)
+{
+	bool		negative = changed != 0 && pg_popcount64(changed) % 2 == 0;
+
+	return join_term_general(block, changed, 0, negative, targets);
+}
+
+/* "WITH __pgt_old_3 AS NOT MATERIALIZED (new UNION ALL -delta), ..." for the inputs in `old`. */
+static void
+append_old_states(StringInfo sql, Block *block, uint64 old)
+{
+	const char *separator = "WITH ";
+
+	for (int i = 0; i < list_length(block->inputs); i++)
+	{
+		BlockInput *input = list_nth(block->inputs, i);
+		StringInfoData columns;
+		ListCell   *lc;
+
+		if ((old & (UINT64CONST(1) << i)) == 0)
+			continue;
+		initStringInfo(&columns);
+		foreach(lc, input->colnames)
+		{
+			const char *column = strVal(lfirst(lc));
+
+			/* a dropped column of a relation has only a place, no value */
+			if (strncmp(column, "........pg.dropped.", 19) == 0)
+				continue;
+			appendStringInfo(&columns, "%s, ", quote_identifier(column));
+		}
+
+		Query	   *all = makeNode(Query);
+		List	   *targets = NIL;
+
+		for (int attno = 1; attno <= list_length(input->colnames); attno++)
+		{
+			char	   *column = strVal(list_nth(input->colnames, attno - 1));
+
+			if (strncmp(column, "........pg.dropped.", 19) == 0)
+				continue;
+			targets = lappend(targets,
+							  makeTargetEntry((Expr *) makeVar(1, attno,
+															   list_nth_oid(input->coltypes, attno - 1),
+															   list_nth_int(input->coltypmods, attno - 1),
+															   list_nth_oid(input->colcollations, attno - 1), 0),
+											  list_length(targets) + 1, column, false));
+		}
+		targets = lappend(targets, makeTargetEntry((Expr *) integer_constant(1), list_length(targets) + 1,
+												   pstrdup(ROWSET_WEIGHT_COLUMN), false));
+		all = simple_query(list_make1(copyObject(input->rte)), NIL, targets);
+		appendStringInfo(sql, "%s__pgt_old_%d AS NOT MATERIALIZED (%s\n\tUNION ALL SELECT %s-%s FROM %s)\n",
+						 separator, i + 1, query_print(all), columns.data, ROWSET_WEIGHT_COLUMN,
+						 quote_identifier(input_rowset_name(block, i)));
+		separator = ", ";
+	}
+}
+
+static char *
+join_telescoping_sql(Block *block, uint64 changed, List *targets)
+{
+	StringInfoData sql;
+	int			first = pg_rightmost_one_pos64(changed);
+	uint64		rest = changed;
+
+	initStringInfo(&sql);
+	append_old_states(&sql, block, changed & ~(UINT64CONST(1) << first));
+	while (rest != 0)
+	{
+		int			i = pg_rightmost_one_pos64(rest);
+		uint64		bit = UINT64CONST(1) << i;
+
+		rest &= ~bit;
+		appendStringInfoString(&sql, query_print(join_term_general(block, bit, rest, false, targets)));
+		if (rest != 0)
+			appendStringInfoString(&sql, "\nUNION ALL\n");
+	}
+	return sql.data;
+}
+
+char *
+join_delta_sql(Block *block, uint64 changed, List *targets)
+{
+	StringInfoData sql;
+	uint64		subset;
+
+	Assert(changed != 0);
+	if (pg_popcount64(changed) > TERMS_FLAT_MAX)
+		return join_telescoping_sql(block, changed, targets);
+
+	initStringInfo(&sql);
+	/* all non-empty subsets of the bits of `changed`, in falling order */
+	for (subset = changed; subset != 0; subset = (subset - 1) & changed)
+	{
+		if (sql.len > 0)
+			appendStringInfoString(&sql, "\nUNION ALL\n");
+		appendStringInfoString(&sql, query_print(join_term(block, subset, targets)));
+	}
+	return sql.data;
+}
+
+void
+join_add_inputs(Block *block, ProgramStep *step)
+{
+	ListCell   *lc;
+
+	foreach(lc, block->inputs)
+	{
+		BlockInput *input = lfirst(lc);
+
+		if (input->rowset >= 0)
+			step_add_input(step, input->rowset);
+	}
+}
+
+uint64
+join_changed_inputs(Block *block, uint64 nonempty)
+{
+	uint64		changed = 0;
+	int			step_input = 0;
+
+	for (int i = 0; i < list_length(block->inputs); i++)
+	{
+		BlockInput *input = list_nth(block->inputs, i);
+
+		if (input->rowset < 0)
+			continue;
+		if ((nonempty & (UINT64CONST(1) << step_input)) != 0)
+			changed |= UINT64CONST(1) << i;
+		step_input++;
+	}
+	return changed;
+}

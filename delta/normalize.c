@@ -1,0 +1,422 @@
+/*
+ * delta/normalize.c
+ *     One query level as a block: a list of inputs and one list of conditions.
+ *
+ * Inner joins in any writing (comma, JOIN ON, USING, NATURAL, nested) come out the same: their tables in the order in which
+ * they were written, which keeps LATERAL references pointing backwards, and all conditions in one list.  Each input is compiled first, so
+ * a view or a subquery is an input like a table is: something with a delta and a new state.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/sysattr.h"
+#include "access/table.h"
+#include "block.h"
+#include "catalog/catalog.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type_d.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
+#include "rowset.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#define BLOCK_INPUTS_MAX 62		/* bits of a set of inputs */
+
+/* ---- what a level must not have ---- */
+
+static bool
+has_sublink_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink))
+		return true;
+	if (IsA(node, Query))
+		return false;
+	return expression_tree_walker(node, has_sublink_walker, context);
+}
+
+static bool
+whole_row_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && ((Var *) node)->varattno == 0)
+		return true;
+	return expression_tree_walker(node, whole_row_walker, context);
+}
+
+static bool
+level_is_supported(Compiler *compiler, Query *query)
+{
+	if (has_sublink_walker((Node *) query->targetList, NULL) ||
+		has_sublink_walker((Node *) query->jointree, NULL) ||
+		has_sublink_walker(query->havingQual, NULL))
+		compile_cannot(compiler, "a subquery in an expression (EXISTS, IN, scalar) has no delta rule yet");
+	else if (query->hasWindowFuncs)
+		compile_cannot(compiler, "window functions have no delta rule yet");
+	else if (query->groupingSets != NIL)
+		compile_cannot(compiler, "GROUPING SETS, CUBE and ROLLUP have no delta rule yet");
+	else if (query->limitCount != NULL || query->limitOffset != NULL)
+		compile_cannot(compiler, "LIMIT and OFFSET have no delta rule yet");
+	else if (query->hasDistinctOn)
+		compile_cannot(compiler, "DISTINCT ON has no delta rule yet");
+	else if (query->hasRecursive)
+		compile_cannot(compiler, "WITH RECURSIVE has no delta rule yet");
+	else if (whole_row_walker((Node *) query->targetList, NULL) ||
+			 whole_row_walker((Node *) query->jointree, NULL) ||
+			 whole_row_walker(query->havingQual, NULL))
+		compile_cannot(compiler, "a reference to a whole row has no delta rule yet");
+	else
+		return true;
+	return false;
+}
+
+/* ---- flattening ---- */
+
+typedef struct FlattenContext
+{
+	Compiler   *compiler;
+	List	   *rtindexes;
+	List	   *quals;
+} FlattenContext;
+
+static bool
+flatten_from(FlattenContext *context, Node *node)
+{
+	if (node == NULL)
+		return true;
+	if (IsA(node, RangeTblRef))
+	{
+		context->rtindexes = lappend_int(context->rtindexes, ((RangeTblRef *) node)->rtindex);
+		return true;
+	}
+	if (IsA(node, FromExpr))
+	{
+		FromExpr   *from = (FromExpr *) node;
+		ListCell   *lc;
+
+		foreach(lc, from->fromlist)
+		{
+			if (!flatten_from(context, lfirst(lc)))
+				return false;
+		}
+		context->quals = list_concat(context->quals, make_ands_implicit((Expr *) from->quals));
+		return true;
+	}
+	if (IsA(node, JoinExpr))
+	{
+		JoinExpr   *join = (JoinExpr *) node;
+
+		if (join->jointype != JOIN_INNER)
+		{
+			compile_cannot(context->compiler, "a %s JOIN has no delta rule yet",
+						   join->jointype == JOIN_LEFT ? "LEFT" :
+						   join->jointype == JOIN_RIGHT ? "RIGHT" : "FULL");
+			return false;
+		}
+		if (!flatten_from(context, join->larg) || !flatten_from(context, join->rarg))
+			return false;
+		context->quals = list_concat(context->quals, make_ands_implicit((Expr *) join->quals));
+		return true;
+	}
+	elog(ERROR, "unrecognized node type in FROM: %d", (int) nodeTag(node));
+	return false;
+}
+
+/* Resolves references to a join's merged columns, and (18) to the grouping step's, to what they stand for. */
+static Node *
+resolve_aliases(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+		node = flatten_group_exprs(NULL, query, node);
+#endif
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+static void
+resolve_all_aliases(Query *query, List **quals)
+{
+	ListCell   *lc;
+
+	*quals = (List *) resolve_aliases(query, (Node *) *quals);
+	query->targetList = (List *) resolve_aliases(query, (Node *) query->targetList);
+	query->havingQual = resolve_aliases(query, query->havingQual);
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_FUNCTION)
+			rte->functions = (List *) resolve_aliases(query, (Node *) rte->functions);
+		else if (rte->rtekind == RTE_VALUES)
+			rte->values_lists = (List *) resolve_aliases(query, (Node *) rte->values_lists);
+	}
+}
+
+/*
+ * Gives the inputs range-table indexes 1, 2, ... in the order of FROM and drops the other entries (joins, a view's old
+ * and new row).
+ */
+static void
+renumber_inputs(Query *query, List *rtindexes, List *quals)
+{
+	List	   *rtable = NIL;
+	List	   *from = NIL;
+	int			shift = list_length(query->rtable);
+	ListCell   *lc;
+
+	foreach(lc, rtindexes)
+	{
+		RangeTblRef *reference = makeNode(RangeTblRef);
+
+		reference->rtindex = lfirst_int(lc);
+		from = lappend(from, reference);
+		rtable = lappend(rtable, rt_fetch(lfirst_int(lc), query->rtable));
+	}
+	query->jointree = makeFromExpr(from, (Node *) quals);
+
+	/* New and old numbers overlap; so move everything out of the way first. */
+	for (int i = 0; i < list_length(rtindexes); i++)
+		ChangeVarNodes((Node *) query, list_nth_int(rtindexes, i), shift + i + 1, 0);
+	for (int i = 0; i < list_length(rtindexes); i++)
+		ChangeVarNodes((Node *) query, shift + i + 1, i + 1, 0);
+	query->rtable = rtable;
+}
+
+/* ---- inputs ---- */
+
+/* The columns that make rows of a relation unique: primary key, or another unique index over NOT NULL columns. */
+static List *
+relation_key(Relation relation)
+{
+	List	   *key = NIL;
+	List	   *indexes = RelationGetIndexList(relation);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		List	   *columns = NIL;
+		bool		usable = form->indisunique && form->indimmediate && form->indisvalid &&
+			RelationGetIndexPredicate(index) == NIL && RelationGetIndexExpressions(index) == NIL;
+
+		for (int i = 0; usable && i < form->indnkeyatts; i++)
+		{
+			AttrNumber	attno = form->indkey.values[i];
+
+			usable = attno > 0 && TupleDescAttr(RelationGetDescr(relation), attno - 1)->attnotnull;
+			columns = lappend_int(columns, attno);
+		}
+		if (usable && (key == NIL || form->indisprimary))
+			key = columns;
+		index_close(index, AccessShareLock);
+	}
+	return key;
+}
+
+static bool
+relation_has_children(Oid relid)
+{
+	return has_subclass(relid) && list_length(find_all_inheritors(relid, NoLock, NULL)) > 1;
+}
+
+static const char *
+relation_without_delta(Relation relation)
+{
+	switch (relation->rd_rel->relkind)
+	{
+		case RELKIND_RELATION:
+		case RELKIND_PARTITIONED_TABLE:
+			break;
+		case RELKIND_FOREIGN_TABLE:
+			return "is a foreign table, whose changes are not in the WAL";
+		case RELKIND_MATVIEW:
+			return "is a materialized view, whose changes are not decoded";
+		default:
+			return "is of a kind whose changes are not decoded";
+	}
+	if (relation->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		return "is an unlogged table, whose changes are not in the WAL";
+	if (IsCatalogRelation(relation) || RelationGetNamespace(relation) == PG_CATALOG_NAMESPACE)
+		return "is a system catalog, whose changes are not decoded";
+	return NULL;
+}
+
+static bool
+describe_relation_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *input)
+{
+	Relation	relation = table_open(rte->relid, AccessShareLock);
+	TupleDesc	tupdesc = RelationGetDescr(relation);
+	const char *obstacle = relation_without_delta(relation);
+	bool		usable = true;
+
+	if (relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query cannot read temporary tables"),
+				 errdetail("\"%s\" is gone when its session ends.", RelationGetRelationName(relation)),
+				 errhint("Use an ordinary table as the source.")));
+	if (obstacle != NULL)
+	{
+		compile_cannot(compiler, "source \"%s\" %s", RelationGetRelationName(relation), obstacle);
+		usable = false;
+	}
+	else if (!rte->inh && relation_has_children(rte->relid))
+	{
+		compile_cannot(compiler, "ONLY on \"%s\", which has child tables, has no delta rule yet",
+					   RelationGetRelationName(relation));
+		usable = false;
+	}
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(tupdesc, i);
+
+		input->colnames = lappend(input->colnames, makeString(pstrdup(NameStr(attribute->attname))));
+		input->coltypes = lappend_oid(input->coltypes,
+									  attribute->attisdropped ? INT4OID : attribute->atttypid);
+		input->coltypmods = lappend_int(input->coltypmods, attribute->atttypmod);
+		input->colcollations = lappend_oid(input->colcollations, attribute->attcollation);
+	}
+	/* a child table may repeat its parent's keys */
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || !relation_has_children(rte->relid))
+		input->key = relation_key(relation);
+	table_close(relation, NoLock);
+	return usable;
+}
+
+static bool
+describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *input)
+{
+	Compiled   *compiled;
+
+	if (rte->lateral)
+	{
+		compile_cannot(compiler, "a LATERAL subquery has no delta rule yet");
+		return false;
+	}
+	compiled = compile_level(compiler, rte->subquery);
+	if (compiled == NULL)
+		return false;
+	input->colnames = target_column_names(rte->subquery->targetList);
+	target_column_types(rte->subquery->targetList, &input->coltypes, &input->coltypmods, &input->colcollations);
+	input->rowset = compiled->rowset;
+	input->states = compiled->states;
+	input->key = compiled->key;
+
+	rte->subquery = compiled->new_query;
+	rte->eref = makeAlias(rte->eref->aliasname, copyObject(input->colnames));
+	if (rte->alias != NULL)
+		rte->alias = makeAlias(rte->alias->aliasname, NIL);
+	rename_targets(compiled->new_query->targetList, input->colnames);
+	return true;
+}
+
+static Bitmapset *
+used_columns(Query *query, int rtindex)
+{
+	Bitmapset  *offsets = NULL;
+	Bitmapset  *attnos = NULL;
+	int			offset = -1;
+	ListCell   *lc;
+
+	pull_varattnos((Node *) query->targetList, rtindex, &offsets);
+	pull_varattnos(query->jointree->quals, rtindex, &offsets);
+	pull_varattnos(query->havingQual, rtindex, &offsets);
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		pull_varattnos((Node *) rte->functions, rtindex, &offsets);
+		pull_varattnos((Node *) rte->values_lists, rtindex, &offsets);
+	}
+	while ((offset = bms_next_member(offsets, offset)) >= 0)
+		attnos = bms_add_member(attnos, offset + FirstLowInvalidHeapAttributeNumber);
+	return attnos;
+}
+
+static BlockInput *
+describe_input(Compiler *compiler, Query *query, int rtindex)
+{
+	RangeTblEntry *rte = rt_fetch(rtindex, query->rtable);
+	BlockInput *input = palloc0(sizeof(BlockInput));
+	Bitmapset  *used_attnos;
+
+	input->rte = rte;
+	input->rowset = -1;
+	switch (rte->rtekind)
+	{
+		case RTE_RELATION:
+			used_attnos = used_columns(query, rtindex);
+			rte->securityQuals = NIL;
+			if (!describe_relation_input(compiler, rte, input))
+			{
+				program_note_source(compiler, rte->relid, used_attnos, false);
+				return NULL;
+			}
+			program_note_source(compiler, rte->relid, used_attnos, true);
+			input->rowset = program_source_rowset(compiler, rte->relid);
+			return input;
+		case RTE_SUBQUERY:
+			return describe_subquery_input(compiler, rte, input) ? input : NULL;
+		case RTE_FUNCTION:
+		case RTE_VALUES:
+			/* never changes by itself; a LATERAL one follows the input that it refers to, in every term */
+			return input;
+		case RTE_RESULT:
+			return input;
+		case RTE_CTE:
+			return compile_cannot(compiler, "WITH RECURSIVE has no delta rule yet");
+		default:
+			return compile_cannot(compiler, "a FROM item of kind %d has no delta rule yet", (int) rte->rtekind);
+	}
+}
+
+Block *
+block_from_query(Compiler *compiler, Query *query)
+{
+	FlattenContext context = {compiler, NIL, NIL};
+	Block	   *block = palloc0(sizeof(Block));
+	bool		complete = true;
+
+	if (!level_is_supported(compiler, query) || !flatten_from(&context, (Node *) query->jointree))
+	{
+		note_all_sources(compiler, query);
+		return NULL;
+	}
+	resolve_all_aliases(query, &context.quals);
+	renumber_inputs(query, context.rtindexes, context.quals);
+	if (list_length(query->rtable) > BLOCK_INPUTS_MAX)
+		return compile_cannot(compiler, "a join of more than %d inputs has no delta rule", BLOCK_INPUTS_MAX);
+
+	block->program = compiler->program;
+	block->query = query;
+	block->quals = (List *) query->jointree->quals;
+	for (int i = 1; i <= list_length(query->rtable); i++)
+	{
+		BlockInput *input = describe_input(compiler, query, i);
+
+		if (input == NULL)
+			complete = false;	/* go on: the other sources must be known all the same */
+		else
+		{
+			block->inputs = lappend(block->inputs, input);
+			block->states = list_union_ptr(block->states, input->states);
+		}
+	}
+	return complete ? block : NULL;
+}

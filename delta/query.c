@@ -1,0 +1,200 @@
+/*
+ * delta/query.c
+ *     From query text to a tree that the compiler's operators can work on.
+ *
+ * Uses the server's own parser, analyser and rewriter, so a defining query means exactly what it means in psql.
+ * Three passes follow: views have become subqueries (rewriter), WITH queries are put in place of their names (here),
+ * and what can never define a stream table is refused (query_check.c).  Joins, grouping and the rest belong to compile.c.
+ */
+#include "postgres.h"
+
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "query.h"
+#include "program.h"
+#include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/ruleutils.h"
+
+static void inline_with_queries(Query *query);
+
+Query *
+query_analyze(const char *text)
+{
+	List	   *statements = pg_parse_query(text);
+
+	if (list_length(statements) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("a defining query must be one statement, got %d", list_length(statements)),
+				 errhint("Pass a single SELECT without a semicolon after it.")));
+
+	RawStmt    *statement = linitial_node(RawStmt, statements);
+
+	if (!IsA(statement->stmt, SelectStmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query must be a SELECT"),
+				 errhint("Pass a SELECT, VALUES or TABLE statement.")));
+	if (((SelectStmt *) statement->stmt)->intoClause != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query cannot have an INTO clause"),
+				 errhint("The stream table's name is the first argument of create_stream_table.")));
+
+	Query	   *query = parse_analyze_fixedparams(statement, text, NULL, 0, NULL);
+
+	if (query->commandType != CMD_SELECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query must be a SELECT")));
+	return query;
+}
+
+Query *
+query_analyze_and_expand(const char *text)
+{
+	Query	   *query = query_analyze(text);
+	List	   *rewritten;
+
+	AcquireRewriteLocks(query, true, false);
+	rewritten = QueryRewrite(query);
+	if (list_length(rewritten) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query cannot use relations with rules that yield several queries")));
+	query = linitial_node(Query, rewritten);
+	if (query->commandType != CMD_SELECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a defining query must be a SELECT")));
+	inline_with_queries(query);
+	return query;
+}
+
+/*
+ * The deparser leaves out the schema of what the search_path finds.  With an empty one it leaves out nothing (pg_catalog
+ * is searched anyway, first, so its names are safe without).
+ */
+char *
+query_print(Query *query)
+{
+	int			nest_level = NewGUCNestLevel();
+	char	   *text;
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	/* The deparser takes locks on the tree's relations and may scribble on it. */
+	text = pg_get_querydef(copyObject(query), false);
+	AtEOXact_GUC(true, nest_level);
+	return text;
+}
+
+char *
+query_normalize(const char *query_text)
+{
+	return query_print(query_analyze(query_text));
+}
+
+/* ---- WITH queries in place of their names ---- */
+
+typedef struct InlineContext
+{
+	const char *name;
+	Query	   *definition;
+	int			level;			/* how many query levels below the WITH clause we are */
+} InlineContext;
+
+static bool
+inline_one_walker(Node *node, InlineContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		context->level++;
+		(void) query_tree_walker((Query *) node, inline_one_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+		context->level--;
+		return false;
+	}
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		if (rte->rtekind == RTE_CTE &&
+			rte->ctelevelsup == (Index) context->level &&
+			strcmp(rte->ctename, context->name) == 0)
+		{
+			Query	   *body = copyObject(context->definition);
+
+			if (context->level > 0)
+				IncrementVarSublevelsUp((Node *) body, context->level, 1);
+			rte->rtekind = RTE_SUBQUERY;
+			rte->subquery = body;
+			rte->security_barrier = false;
+			rte->ctename = NULL;
+			rte->ctelevelsup = 0;
+			rte->self_reference = false;
+			rte->coltypes = rte->coltypmods = rte->colcollations = NIL;
+		}
+		return false;			/* the walker goes on into the subquery by itself */
+	}
+	return expression_tree_walker(node, inline_one_walker, context);
+}
+
+static bool
+inline_levels_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		inline_with_queries((Query *) node);
+		return false;
+	}
+	return expression_tree_walker(node, inline_levels_walker, context);
+}
+
+/*
+ * Replaces every reference to a WITH query by the query itself, innermost first.  Volatile functions are refused, so
+ * computing it once or several times makes no difference.  Recursive ones stay (and are refreshed in full).
+ */
+static void
+inline_with_queries(Query *query)
+{
+	ListCell   *lc;
+	List	   *kept = NIL;
+
+	/* The inner levels, and the WITH queries themselves, first. */
+	(void) query_tree_walker(query, inline_levels_walker, NULL, 0);
+
+	foreach(lc, query->cteList)
+	{
+		CommonTableExpr *cte = lfirst_node(CommonTableExpr, lc);
+		InlineContext context;
+
+		if (!IsA(cte->ctequery, Query) || ((Query *) cte->ctequery)->commandType != CMD_SELECT)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a defining query cannot modify data in a WITH query"),
+					 errdetail("The WITH query \"%s\" is not a SELECT.", cte->ctename)));
+		if (query->hasRecursive && cte->cterecursive)
+		{
+			kept = lappend(kept, cte);
+			continue;
+		}
+		context.name = cte->ctename;
+		context.definition = (Query *) cte->ctequery;
+		/* later WITH queries of the same clause refer to this one from one level below */
+		context.level = 0;
+		(void) query_tree_walker(query, inline_one_walker, &context, QTW_EXAMINE_RTES_BEFORE);
+	}
+	query->cteList = kept;
+	if (kept == NIL)
+		query->hasRecursive = false;
+}

@@ -1,0 +1,27 @@
+/*
+ * delta/query.h
+ *     From query text to a tree that the compiler's operators can work on.
+ */
+#ifndef PGTRICKLE_QUERY_H
+#define PGTRICKLE_QUERY_H
+
+#include "postgres.h"
+
+#include "nodes/parsenodes.h"
+
+/* Parses and analyses; errors unless it is one plain SELECT.  Views are not expanded. */
+extern Query *query_analyze(const char *text);
+
+/* query_analyze, then the server's rewriter (views become subqueries), then WITH queries put in place. */
+extern Query *query_analyze_and_expand(const char *text);
+
+/* Prints a tree with every name qualified, whatever the caller's search_path is. */
+extern char *query_print(Query *query);
+
+/*
+ * Errors for what cannot define a stream table; the messages name the construct and the way out.  Returns the
+ * reason why the query can only be refreshed in full, or NULL, as far as that can be seen from the functions it calls.
+ */
+extern char *query_check(Query *query);
+
+#endif							/* PGTRICKLE_QUERY_H */
