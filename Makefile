@@ -39,6 +39,11 @@ clean:
 check:
 	tools/test $(PROVE_TESTS)
 
+# Tests without a server, in the folders that have some.
+UNIT_TESTED := $(foreach part,$(PARTS),$(if $(shell grep -l '^check:' $(part)/Makefile),$(part)))
+check-units: all
+	@set -e; for part in $(UNIT_TESTED); do $(MAKE) -C $$part check; done
+
 check-long:
 	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
 
@@ -54,4 +59,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-long demo bench format lint $(PARTS)
+.PHONY: all install uninstall clean check check-units check-long demo bench format lint $(PARTS)
