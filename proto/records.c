@@ -16,9 +16,9 @@
 /* A reader over one message that remembers which singular fields it has seen. */
 typedef struct MessageReader
 {
-	WireReader	fields;
-	WireField	field;
-	uint32_t	seen;			/* bit set of field numbers below 32 */
+	WireReader fields;
+	WireField field;
+	uint32_t seen; /* bit set of field numbers below 32 */
 } MessageReader;
 
 static MessageReader
@@ -46,7 +46,7 @@ message_fail(MessageReader *reader, const char *error)
 static bool
 accept_singular(MessageReader *reader, WireType type)
 {
-	uint32_t	bit = UINT32_C(1) << reader->field.number;
+	uint32_t bit = UINT32_C(1) << reader->field.number;
 
 	if (reader->field.type != type)
 		return message_fail(reader, "field has the wrong wire type");
@@ -79,7 +79,7 @@ take_uint32(MessageReader *reader, uint32_t *value)
 static bool
 take_int32(MessageReader *reader, int32_t *value)
 {
-	uint32_t	zigzag = 0;
+	uint32_t zigzag = 0;
 
 	if (!take_uint32(reader, &zigzag))
 		return false;
@@ -90,7 +90,7 @@ take_int32(MessageReader *reader, int32_t *value)
 static bool
 take_bool(MessageReader *reader, bool *value)
 {
-	uint64_t	number;
+	uint64_t number;
 
 	if (!take_uint64(reader, &number))
 		return false;
@@ -131,8 +131,8 @@ take_relid(RelidReader *reader, uint64_t number, uint32_t *relid)
 bool
 relid_next(RelidReader *reader, uint32_t *relid)
 {
-	WireField	field;
-	uint64_t	number;
+	WireField field;
+	uint64_t number;
 
 	for (;;)
 	{
@@ -158,7 +158,7 @@ static bool
 count_relids(MessageReader *reader, ByteRange fields, uint32_t field_number, uint32_t *count)
 {
 	RelidReader relids = relid_reader(fields, field_number);
-	uint32_t	relid;
+	uint32_t relid;
 
 	*count = 0;
 	while (relid_next(&relids, &relid))
@@ -190,7 +190,7 @@ truncate_reader(const TruncateView *truncate)
 static bool
 read_begin(MessageReader *reader, BeginView *begin)
 {
-	uint64_t	zigzag = 0;
+	uint64_t zigzag = 0;
 
 	memset(begin, 0, sizeof(*begin));
 	while (message_next_field(reader))
@@ -215,7 +215,7 @@ read_begin(MessageReader *reader, BeginView *begin)
 static bool
 read_column(MessageReader *reader, ColumnView *column)
 {
-	uint32_t	encoding = 0;
+	uint32_t encoding = 0;
 
 	memset(column, 0, sizeof(*column));
 	while (message_next_field(reader))
@@ -261,7 +261,7 @@ column_reader(const RelationView *relation)
 bool
 column_next(ColumnReader *reader, ColumnView *column)
 {
-	WireField	field;
+	WireField field;
 
 	while (wire_next_field(&reader->fields, &field))
 	{
@@ -280,7 +280,7 @@ static void
 check_column(MessageReader *reader, RelationView *relation)
 {
 	MessageReader message = message_reader(reader->field.bytes);
-	ColumnView	column;
+	ColumnView column;
 
 	if (reader->field.type != WIRE_BYTES)
 		message_fail(reader, "field has the wrong wire type");
@@ -292,10 +292,11 @@ check_column(MessageReader *reader, RelationView *relation)
 static bool
 read_relation(MessageReader *reader, RelationView *relation)
 {
-	uint32_t	replica_identity = 0;
+	uint32_t replica_identity = 0;
 
 	memset(relation, 0, sizeof(*relation));
-	relation->fields = byte_range(reader->fields.next, (size_t) (reader->fields.end - reader->fields.next));
+	relation->fields =
+		byte_range(reader->fields.next, (size_t) (reader->fields.end - reader->fields.next));
 	while (message_next_field(reader))
 	{
 		switch (reader->field.number)
@@ -333,7 +334,8 @@ read_relation(MessageReader *reader, RelationView *relation)
 static bool
 read_truncate(MessageReader *reader, TruncateView *truncate)
 {
-	truncate->fields = byte_range(reader->fields.next, (size_t) (reader->fields.end - reader->fields.next));
+	truncate->fields =
+		byte_range(reader->fields.next, (size_t) (reader->fields.end - reader->fields.next));
 	return count_relids(reader, truncate->fields, TRUNCATE_RELIDS, &truncate->relid_count);
 }
 
@@ -402,13 +404,14 @@ read_commit(MessageReader *reader, CommitView *commit)
 static bool
 check_row(MessageReader *reader, const RecordView *record)
 {
-	bool		has_old = record->old_row.data != NULL;
-	bool		has_new = record->new_row.data != NULL;
+	bool has_old = record->old_row.data != NULL;
+	bool has_new = record->new_row.data != NULL;
 
 	if (record->relation == 0)
 		return message_fail(reader, "row record names no relation");
 	if (has_new != (record->kind != KIND_DELETE))
-		return message_fail(reader, has_new ? "delete has a new row" : "insert or update has no new row");
+		return message_fail(reader,
+							has_new ? "delete has a new row" : "insert or update has no new row");
 	if (has_old && record->kind == KIND_INSERT)
 		return message_fail(reader, "insert has an old row");
 	if (!has_old && record->kind != KIND_INSERT && !(record->flaws & FLAW_OLD_ROW_MISSING))
@@ -420,7 +423,7 @@ static bool
 read_submessage(MessageReader *reader, RecordView *record, ByteRange contents)
 {
 	MessageReader sub = message_reader(contents);
-	bool		is_good = false;
+	bool is_good = false;
 
 	switch (record->kind)
 	{
@@ -443,7 +446,7 @@ read_submessage(MessageReader *reader, RecordView *record, ByteRange contents)
 			is_good = read_commit(&sub, &record->commit);
 			break;
 		default:
-			break;				/* rows have no submessage */
+			break; /* rows have no submessage */
 	}
 	if (!is_good)
 		return wire_fail(&reader->fields, sub.fields.error, sub.fields.error_at);
@@ -476,9 +479,9 @@ submessage_field(RecordKind kind)
 static bool
 read_record(MessageReader *reader, RecordView *record)
 {
-	uint32_t	kind = 0;
-	uint32_t	submessage_number = 0;
-	ByteRange	submessage = byte_range(NULL, 0);
+	uint32_t kind = 0;
+	uint32_t submessage_number = 0;
+	ByteRange submessage = byte_range(NULL, 0);
 
 	while (message_next_field(reader))
 	{
@@ -536,13 +539,13 @@ bool
 batch_next_record(BatchReader *batch, RecordView *record)
 {
 	const uint8_t *start = batch->fields.next;
-	WireField	field;
+	WireField field;
 
 	while (wire_next_field(&batch->fields, &field))
 	{
 		MessageReader reader = message_reader(field.bytes);
 
-		if (field.number != 1)	/* a newer writer's field of Batch? */
+		if (field.number != 1) /* a newer writer's field of Batch? */
 		{
 			start = batch->fields.next;
 			continue;
@@ -570,15 +573,13 @@ batch_error_offset(const BatchReader *batch)
  * Rows
  */
 
-#define TUPLE_KINDS 1
-#define TUPLE_VALUES 2
 
 TupleReader
 tuple_reader(ByteRange row, uint32_t column_count)
 {
 	TupleReader reader = {.fields = wire_reader(row), .column_count = column_count};
-	WireReader	ahead = reader.fields;
-	WireField	field;
+	WireReader ahead = reader.fields;
+	WireField field;
 
 	/* The kinds, if any, stand before the values: writers write fields in the order of their numbers. */
 	if (wire_next_field(&ahead, &field) && field.number == TUPLE_KINDS && field.type == WIRE_BYTES)
@@ -595,7 +596,7 @@ tuple_reader(ByteRange row, uint32_t column_count)
 static bool
 next_present_value(TupleReader *reader, ByteRange *bytes)
 {
-	WireField	field;
+	WireField field;
 
 	while (wire_next_field(&reader->fields, &field))
 	{
@@ -613,7 +614,7 @@ next_present_value(TupleReader *reader, ByteRange *bytes)
 bool
 tuple_next_value(TupleReader *reader, TupleValue *value)
 {
-	uint32_t	column = reader->column;
+	uint32_t column = reader->column;
 
 	if (reader->fields.error != NULL)
 		return false;

@@ -40,7 +40,8 @@ enum Flaw
 {
 	FLAW_OLD_ROW_MISSING = 1,
 	FLAW_OLD_ROW_KEY_ONLY = 2,
-	FLAW_VALUE_TOO_LARGE = 4
+	FLAW_VALUE_TOO_LARGE = 4,
+	FLAW_VALUE_UNSENDABLE = 8
 };
 
 typedef enum ValueEncoding
@@ -49,88 +50,92 @@ typedef enum ValueEncoding
 	ENCODING_TEXT = 2
 } ValueEncoding;
 
+/* Field numbers of Tuple, which the decoder writes itself. */
+#define TUPLE_KINDS 1
+#define TUPLE_VALUES 2
+
 /* The two bits per column of Tuple.kinds. */
 typedef enum ValueKind
 {
 	VALUE_PRESENT = 0,
 	VALUE_NULL = 1,
-	VALUE_UNCHANGED = 2,		/* unchanged TOAST: equal to the old row's value, not in the WAL */
+	VALUE_UNCHANGED = 2, /* unchanged TOAST: equal to the old row's value, not in the WAL */
 	VALUE_NOT_LOGGED = 3
 } ValueKind;
 
 typedef struct BeginView
 {
-	uint64_t	xid;
-	uint64_t	commit_lsn;
-	int64_t		commit_time;	/* microseconds since 2000-01-01 00:00 UTC */
+	uint64_t xid;
+	uint64_t commit_lsn;
+	int64_t commit_time; /* microseconds since 2000-01-01 00:00 UTC */
 } BeginView;
 
 typedef struct RelationView
 {
-	uint32_t	number;
-	uint32_t	relid;
-	ByteRange	schema_name;
-	ByteRange	relation_name;
-	char		replica_identity;	/* 'd', 'n', 'i' or 'f' */
-	uint32_t	publish_as_count;
-	uint32_t	column_count;
-	ByteRange	fields;			/* for publish_as_reader and column_reader */
+	uint32_t number;
+	uint32_t relid;
+	ByteRange schema_name;
+	ByteRange relation_name;
+	char replica_identity; /* 'd', 'n', 'i' or 'f' */
+	uint32_t publish_as_count;
+	uint32_t column_count;
+	ByteRange fields; /* for publish_as_reader and column_reader */
 } RelationView;
 
 typedef struct ColumnView
 {
-	ByteRange	name;
-	uint32_t	attnum;
-	uint32_t	type_oid;
-	int32_t		type_modifier;	/* -1: none */
+	ByteRange name;
+	uint32_t attnum;
+	uint32_t type_oid;
+	int32_t type_modifier; /* -1: none */
 	ValueEncoding encoding;
-	bool		in_identity;
+	bool in_identity;
 } ColumnView;
 
 typedef struct TruncateView
 {
-	uint32_t	relid_count;
-	ByteRange	fields;			/* for truncate_reader */
+	uint32_t relid_count;
+	ByteRange fields; /* for truncate_reader */
 } TruncateView;
 
 typedef struct MessageView
 {
-	bool		transactional;
-	uint64_t	lsn;
-	ByteRange	payload;
+	bool transactional;
+	uint64_t lsn;
+	ByteRange payload;
 } MessageView;
 
 typedef struct CommitView
 {
-	uint64_t	commit_lsn;
-	uint64_t	end_lsn;
-	uint64_t	row_records;
+	uint64_t commit_lsn;
+	uint64_t end_lsn;
+	uint64_t row_records;
 } CommitView;
 
 typedef struct RecordView
 {
-	RecordKind	kind;
+	RecordKind kind;
 
 	/*
 	 * The record with its key and length, as it stands in the batch: such ranges laid end to end are
 	 * again a Batch.  That is how records are kept and passed on without being taken apart.
 	 */
-	ByteRange	encoded;
+	ByteRange encoded;
 
 	/* Row records; `data` is NULL when there is no such row. */
-	uint32_t	relation;		/* RelationView.number */
-	uint32_t	flaws;			/* bits of enum Flaw */
-	ByteRange	old_row;
-	ByteRange	new_row;
+	uint32_t relation; /* RelationView.number */
+	uint32_t flaws;	   /* bits of enum Flaw */
+	ByteRange old_row;
+	ByteRange new_row;
 
-	union						/* by kind; row records use none */
+	union /* by kind; row records use none */
 	{
-		BeginView	begin;
+		BeginView begin;
 		RelationView relation_def;
 		TruncateView truncate;
 		MessageView message;
-		uint32_t	skipped_relid;
-		CommitView	commit;
+		uint32_t skipped_relid;
+		CommitView commit;
 	};
 } RecordView;
 
@@ -146,9 +151,9 @@ record_is_row(const RecordView *record)
 
 typedef struct BatchReader
 {
-	WireReader	fields;
+	WireReader fields;
 	const uint8_t *start;
-	const char *error;			/* NULL, or why batch_next_record stopped early */
+	const char *error; /* NULL, or why batch_next_record stopped early */
 } BatchReader;
 
 /* A batch of `length` bytes; it may be empty. */
@@ -167,9 +172,9 @@ extern size_t batch_error_offset(const BatchReader *batch);
 
 typedef struct RelidReader
 {
-	WireReader	fields;
-	WireReader	packed;			/* inside a packed field */
-	uint32_t	field_number;
+	WireReader fields;
+	WireReader packed; /* inside a packed field */
+	uint32_t field_number;
 } RelidReader;
 
 extern RelidReader publish_as_reader(const RelationView *relation);
@@ -178,7 +183,7 @@ extern bool relid_next(RelidReader *reader, uint32_t *relid);
 
 typedef struct ColumnReader
 {
-	WireReader	fields;
+	WireReader fields;
 } ColumnReader;
 
 extern ColumnReader column_reader(const RelationView *relation);
@@ -190,16 +195,16 @@ extern bool column_next(ColumnReader *reader, ColumnView *column);
 
 typedef struct TupleReader
 {
-	WireReader	fields;			/* fields.error: NULL, or why tuple_next_value stopped early */
-	ByteRange	kinds;			/* data NULL: every column has a value */
-	uint32_t	column;			/* of the next value */
-	uint32_t	column_count;
+	WireReader fields; /* fields.error: NULL, or why tuple_next_value stopped early */
+	ByteRange kinds;   /* data NULL: every column has a value */
+	uint32_t column;   /* of the next value */
+	uint32_t column_count;
 } TupleReader;
 
 typedef struct TupleValue
 {
-	ValueKind	kind;
-	ByteRange	bytes;			/* VALUE_PRESENT only; may be empty.  Not NUL-terminated */
+	ValueKind kind;
+	ByteRange bytes; /* VALUE_PRESENT only; may be empty.  Not NUL-terminated */
 } TupleValue;
 
 /* Reads record->old_row or new_row, whose relation has `column_count` columns. */
@@ -212,4 +217,4 @@ extern TupleReader tuple_reader(ByteRange row, uint32_t column_count);
  */
 extern bool tuple_next_value(TupleReader *reader, TupleValue *value);
 
-#endif							/* PGTRICKLE_PROTO_RECORDS_H */
+#endif /* PGTRICKLE_PROTO_RECORDS_H */

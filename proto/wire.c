@@ -10,7 +10,7 @@
 bool
 wire_fail(WireReader *reader, const char *error, const uint8_t *at)
 {
-	if (reader->error == NULL)	/* the first trouble is the one worth telling */
+	if (reader->error == NULL) /* the first trouble is the one worth telling */
 	{
 		reader->error = error;
 		reader->error_at = at;
@@ -26,20 +26,20 @@ bool
 wire_next_varint(WireReader *reader, uint64_t *value)
 {
 	const uint8_t *start = reader->next;
-	uint64_t	result = 0;
+	uint64_t result = 0;
 
 	for (unsigned shift = 0; shift < 70; shift += 7)
 	{
 		if (reader->next == reader->end)
 		{
 			if (shift == 0 && reader->error == NULL)
-				return false;	/* a clean end; callers for whom it is not say so */
+				return false; /* a clean end; callers for whom it is not say so */
 			return wire_fail(reader, "number is cut off", start);
 		}
-		uint8_t		byte = *reader->next++;
+		uint8_t byte = *reader->next++;
 
 		if (shift == 63 && byte > 1)
-			break;				/* more than 64 bits, or a continuation after the tenth byte */
+			break; /* more than 64 bits, or a continuation after the tenth byte */
 		result |= (uint64_t) (byte & 0x7f) << shift;
 		if (byte < 0x80)
 		{
@@ -75,7 +75,7 @@ next_fixed(WireReader *reader, uint64_t *value, size_t size, const uint8_t *fiel
 static bool
 next_bytes(WireReader *reader, ByteRange *bytes, const uint8_t *field_start)
 {
-	uint64_t	length;
+	uint64_t length;
 
 	if (!next_value_varint(reader, &length, field_start))
 		return false;
@@ -90,7 +90,7 @@ bool
 wire_next_field(WireReader *reader, WireField *field)
 {
 	const uint8_t *start = reader->next;
-	uint64_t	key;
+	uint64_t key;
 
 	if (!wire_next_varint(reader, &key))
 		return false;
@@ -111,19 +111,34 @@ wire_next_field(WireReader *reader, WireField *field)
 			return next_fixed(reader, &field->varint, 8, start);
 		case WIRE_FIXED32:
 			return next_fixed(reader, &field->varint, 4, start);
-		default:				/* groups (3, 4) were given up by protobuf; 6 and 7 never were */
+		default: /* groups (3, 4) were given up by protobuf; 6 and 7 never were */
 			return wire_fail(reader, "field has an unknown wire type", start);
 	}
 }
 
-void
-wire_move_contents(WireBuffer *buffer, WireMessage message, size_t length_size)
+WireMessage
+wire_begin_message(WireBuffer *buffer, uint32_t number)
 {
-	size_t		contents_at = message.length_at + message.length_size;
-	size_t		length = buffer->length - contents_at;
+	WireMessage message;
 
-	if (length_size > message.length_size)
-		wire_reserve(buffer, length_size - message.length_size);
-	memmove(buffer->data + message.length_at + length_size, buffer->data + contents_at, length);
-	buffer->length = message.length_at + length_size + length;
+	wire_put_raw_varint(buffer, wire_key(number, WIRE_BYTES));
+	wire_reserve(buffer, 1);
+	message.contents_at = ++buffer->length;
+	return message;
+}
+
+void
+wire_end_message(WireBuffer *buffer, WireMessage message)
+{
+	size_t length = buffer->length - message.contents_at;
+	size_t missing = wire_varint_size(length) - 1;
+
+	if (missing > 0)
+	{
+		wire_reserve(buffer, missing);
+		memmove(buffer->data + message.contents_at + missing, buffer->data + message.contents_at,
+				length);
+		buffer->length += missing;
+	}
+	wire_store_varint(buffer->data + message.contents_at - 1, length);
 }

@@ -21,13 +21,13 @@
 typedef struct ByteRange
 {
 	const uint8_t *data;
-	size_t		length;
+	size_t length;
 } ByteRange;
 
 static inline ByteRange
 byte_range(const void *data, size_t length)
 {
-	ByteRange	range = {(const uint8_t *) data, length};
+	ByteRange range = {(const uint8_t *) data, length};
 
 	return range;
 }
@@ -41,7 +41,7 @@ typedef enum WireType
 	WIRE_FIXED32 = 5
 } WireType;
 
-#define WIRE_VARINT_BYTES_MAX 10	/* a 64-bit number, seven bits a byte */
+#define WIRE_VARINT_BYTES_MAX 10 /* a 64-bit number, seven bits a byte */
 
 /* ------------------------------------------------------------------------------------------------
  * Reading
@@ -49,25 +49,25 @@ typedef enum WireType
 
 typedef struct WireReader
 {
-	const uint8_t *next;		/* first byte not read yet */
+	const uint8_t *next; /* first byte not read yet */
 	const uint8_t *end;
-	const char *error;			/* NULL: so far so good.  Static text */
-	const uint8_t *error_at;	/* where; inside the range, or its end */
+	const char *error;		 /* NULL: so far so good.  Static text */
+	const uint8_t *error_at; /* where; inside the range, or its end */
 } WireReader;
 
 /* One field with its value: `varint` for WIRE_VARINT (and the fixed ones), `bytes` for WIRE_BYTES. */
 typedef struct WireField
 {
-	uint32_t	number;
-	WireType	type;
-	uint64_t	varint;
-	ByteRange	bytes;
+	uint32_t number;
+	WireType type;
+	uint64_t varint;
+	ByteRange bytes;
 } WireField;
 
 static inline WireReader
 wire_reader(ByteRange input)
 {
-	WireReader	reader = {input.data, input.data, NULL, NULL};
+	WireReader reader = {input.data, input.data, NULL, NULL};
 
 	if (input.data != NULL)
 		reader.end = input.data + input.length;
@@ -109,14 +109,14 @@ typedef struct WireBuffer WireBuffer;
  * Makes room for `more` bytes behind `length`: changes data and capacity.  Must not return unless it did
  * (the decoder raises an error, a test aborts).
  */
-typedef void (*WireGrow) (WireBuffer *buffer, size_t more);
+typedef void (*WireGrow)(WireBuffer *buffer, size_t more);
 
 struct WireBuffer
 {
-	uint8_t    *data;
-	size_t		length;
-	size_t		capacity;
-	WireGrow	grow;
+	uint8_t *data;
+	size_t length;
+	size_t capacity;
+	WireGrow grow;
 };
 
 static inline void
@@ -130,7 +130,7 @@ wire_reserve(WireBuffer *buffer, size_t more)
 static inline size_t
 wire_varint_size(uint64_t value)
 {
-	size_t		size = 1;
+	size_t size = 1;
 
 	while (value >= 0x80)
 	{
@@ -164,7 +164,8 @@ static inline void
 wire_put_raw_varint(WireBuffer *buffer, uint64_t value)
 {
 	wire_reserve(buffer, WIRE_VARINT_BYTES_MAX);
-	buffer->length = (size_t) (wire_store_varint(buffer->data + buffer->length, value) - buffer->data);
+	buffer->length =
+		(size_t) (wire_store_varint(buffer->data + buffer->length, value) - buffer->data);
 }
 
 /* A number; zero is left out, as proto3 wants it. */
@@ -181,7 +182,7 @@ wire_put_varint(WireBuffer *buffer, uint32_t number, uint64_t value)
 static inline void
 wire_put_bytes_header(WireBuffer *buffer, uint32_t number, size_t length)
 {
-	uint8_t    *at;
+	uint8_t *at;
 
 	wire_reserve(buffer, 2 * WIRE_VARINT_BYTES_MAX + length);
 	at = wire_store_varint(buffer->data + buffer->length, wire_key(number, WIRE_BYTES));
@@ -200,41 +201,16 @@ wire_put_bytes(WireBuffer *buffer, uint32_t number, const void *data, size_t len
 }
 
 /*
- * A message inside a message.  Its length stands before its contents, so room for the length is set
- * aside, as much as `expected_length` would need; when that guess was wrong wire_end_message moves the
- * contents by the few bytes that it was wrong by.
+ * A message inside a message.  Its length stands before its contents, so one byte is set aside for it;
+ * a message of 128 bytes and more is moved by the bytes that were missing.  (Row records, the ones that
+ * are long and many, know their size before they are written and do without.)
  */
 typedef struct WireMessage
 {
-	size_t		length_at;		/* where its length will stand */
-	size_t		length_size;	/* bytes set aside for it */
+	size_t contents_at; /* the byte after the one set aside */
 } WireMessage;
 
-static inline WireMessage
-wire_begin_message(WireBuffer *buffer, uint32_t number, size_t expected_length)
-{
-	WireMessage message;
+extern WireMessage wire_begin_message(WireBuffer *buffer, uint32_t number);
+extern void wire_end_message(WireBuffer *buffer, WireMessage message);
 
-	wire_reserve(buffer, 2 * WIRE_VARINT_BYTES_MAX);
-	message.length_at =
-		(size_t) (wire_store_varint(buffer->data + buffer->length, wire_key(number, WIRE_BYTES)) - buffer->data);
-	message.length_size = wire_varint_size(expected_length);
-	buffer->length = message.length_at + message.length_size;
-	return message;
-}
-
-/* Out of line part of wire_end_message. */
-extern void wire_move_contents(WireBuffer *buffer, WireMessage message, size_t length_size);
-
-static inline void
-wire_end_message(WireBuffer *buffer, WireMessage message)
-{
-	size_t		length = buffer->length - message.length_at - message.length_size;
-	size_t		length_size = wire_varint_size(length);
-
-	if (length_size != message.length_size)
-		wire_move_contents(buffer, message, length_size);
-	wire_store_varint(buffer->data + message.length_at, length);
-}
-
-#endif							/* PGTRICKLE_PROTO_WIRE_H */
+#endif /* PGTRICKLE_PROTO_WIRE_H */
