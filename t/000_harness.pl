@@ -18,16 +18,20 @@ SKIP:
 {
 	skip 'the server does not know output_plugin_libraries', 1
 	  if !StreamTables::Cluster::server_has_setting('output_plugin_libraries');
-	like($node->sql('SHOW output_plugin_libraries'), qr/pgtrickle_decoder/, 'our output plugin may be loaded');
+	like($node->sql('SHOW output_plugin_libraries'),
+		qr/pgtrickle_decoder/, 'our output plugin may be loaded');
 }
 
 is($node->psql_error('SELECT 1'), '', 'a statement that works has no error');
-is( $node->psql_error(q{DO $$BEGIN RAISE 'no' USING ERRCODE = '22023', DETAIL = 'Some.', HINT = 'Try.'; END$$}),
+is( $node->psql_error(
+		q{DO $$BEGIN RAISE 'no' USING ERRCODE = '22023', DETAIL = 'Some.', HINT = 'Try.'; END$$}),
 	"22023: no\nDETAIL:  Some.\nHINT:  Try.",
 	'an error is SQLSTATE, message, detail and hint');
-like($node->psql_error('SELEC'), qr/^42601: syntax error at or near "SELEC"/, 'also a syntax error');
+like($node->psql_error('SELEC'), qr/^42601: syntax error at or near "SELEC"/,
+	'also a syntax error');
 
-$node->sql(q{CREATE TABLE have AS VALUES (1, 'a'), (1, 'a'), (2, NULL);
+$node->sql(
+	q{CREATE TABLE have AS VALUES (1, 'a'), (1, 'a'), (2, NULL);
 	CREATE TABLE want AS VALUES (1, 'a'), (2, NULL), (3, 'c')});
 is( $node->_difference_of('TABLE have', 'TABLE want'),
 	"surplus|(1,a)\nmissing|(3,c)",
@@ -35,7 +39,9 @@ is( $node->_difference_of('TABLE have', 'TABLE want'),
 is($node->_difference_of("SELECT '{}'::json", "SELECT '{}'::json"),
 	undef, 'types without equality are noticed');
 
-is($node->sql('SELECT ' . sql_literal(q{it's a \ 'thing'})), q{it's a \ 'thing'}, 'literals are quoted');
+is( $node->sql('SELECT ' . sql_literal(q{it's a \ 'thing'})),
+	q{it's a \ 'thing'},
+	'literals are quoted');
 
 {
 	local $ENV{PGTRICKLE_SEED} = 42;

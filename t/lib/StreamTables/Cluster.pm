@@ -23,7 +23,7 @@ use parent 'PostgreSQL::Test::Cluster';
 use Carp;
 use Exporter 'import';
 use PostgreSQL::Test::Utils ();
-use POSIX qw(WNOHANG);
+use POSIX                   qw(WNOHANG);
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -49,7 +49,7 @@ sub boot
 	$self->{st_dbname} = $opt{dbname} // $DEFAULT_DB;
 	$self->init(
 		allows_streaming => 'logical',
-		extra            => [ '--encoding=UTF8', '--locale=C' ]);
+		extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$self->append_conf('postgresql.conf', $self->_settings(%opt));
 	$self->start;
 
@@ -127,8 +127,10 @@ sub psql_error
 {
 	my ($self, $sql, %params) = @_;
 
-	my ($rc, $stdout, $stderr) = $self->psql($self->dbname, "\\set VERBOSITY verbose\n$sql",
-		on_error_stop => 1, %params);
+	my ($rc, $stdout, $stderr) = $self->psql(
+		$self->dbname, "\\set VERBOSITY verbose\n$sql",
+		on_error_stop => 1,
+		%params);
 
 	return '' if $rc == 0;
 	my @said;
@@ -189,9 +191,9 @@ sub start_applier
 	my $pid = fork() // croak "could not fork: $!";
 	if ($pid == 0)
 	{
-		open STDIN, '<', '/dev/null' or POSIX::_exit(126);
-		open STDOUT, '>>', $log or POSIX::_exit(126);
-		open STDERR, '>&', \*STDOUT or POSIX::_exit(126);
+		open STDIN, '<', '/dev/null'  or POSIX::_exit(126);
+		open STDOUT, '>>', $log       or POSIX::_exit(126);
+		open STDERR, '>&', \*STDOUT   or POSIX::_exit(126);
 		exec { $command[0] } @command or POSIX::_exit(127);
 	}
 	$self->{st_applier_pid} = $pid;
@@ -239,7 +241,8 @@ sub check_applier
 	{
 		my $status = $?;
 		delete $self->{st_applier_pid};
-		confess "the applier has ended with wait status $status; the end of its log:\n" . $self->applier_log_tail;
+		confess "the applier has ended with wait status $status; the end of its log:\n"
+		  . $self->applier_log_tail;
 	}
 	return;
 }
@@ -260,7 +263,8 @@ sub stop_applier
 	my ($self) = @_;
 
 	my $status = $self->signal_applier('TERM');
-	croak "the applier ended with wait status $status; the end of its log:\n" . $self->applier_log_tail
+	croak "the applier ended with wait status $status; the end of its log:\n"
+	  . $self->applier_log_tail
 	  if $status != 0;
 	return;
 }
@@ -288,7 +292,8 @@ sub signal_applier
 			kill 'KILL', $pid;
 			waitpid($pid, 0);
 			delete $self->{st_applier_pid};
-			confess "the applier did not end on SIG$signal; the end of its log:\n" . $self->applier_log_tail;
+			confess "the applier did not end on SIG$signal; the end of its log:\n"
+			  . $self->applier_log_tail;
 		}
 		usleep($POLL_INTERVAL_US);
 	}
@@ -322,8 +327,11 @@ sub wait_until
 		last if time > $deadline;
 		usleep($POLL_INTERVAL_US);
 	}
-	confess 'timed out waiting until ' . ($what // $query) . "; last answer \"$stdout\" $stderr\n"
-	  . "the end of the applier's log:\n" . $self->applier_log_tail;
+	confess 'timed out waiting until '
+	  . ($what // $query)
+	  . "; last answer \"$stdout\" $stderr\n"
+	  . "the end of the applier's log:\n"
+	  . $self->applier_log_tail;
 }
 
 # Returns when everything committed before the call is in the stream table.
@@ -339,7 +347,8 @@ sub wait_fresh
 		next if $rc == 0;
 		$self->check_applier;
 		confess "could not wait for stream table \"$name\": $stderr\n"
-		  . "the end of the applier's log:\n" . $self->applier_log_tail;
+		  . "the end of the applier's log:\n"
+		  . $self->applier_log_tail;
 	}
 	return;
 }
@@ -350,7 +359,8 @@ sub wait_for_frontier
 {
 	my ($self, $name, $lsn) = @_;
 
-	my $passed = $self->sql('SELECT lsn >= ' . sql_literal($lsn) . '
+	my $passed = $self->sql(
+		'SELECT lsn >= ' . sql_literal($lsn) . '
 		FROM pgtrickle.pgt_frontiers JOIN pgtrickle.pgt_definitions USING (pgt_id)
 		WHERE relid = ' . sql_literal($name) . '::regclass');
 	$self->wait_fresh($name) if $passed ne 't';
@@ -367,7 +377,10 @@ sub create_stream_table
 
 	$arguments{schedule} //= 'continuous';
 	my $list = join ', ', map { "$_ => " . sql_literal($arguments{$_}) } sort keys %arguments;
-	$self->sql('SELECT pgtrickle.create_stream_table(' . sql_literal($name) . ', ' . sql_literal($query) . ", $list)");
+	$self->sql('SELECT pgtrickle.create_stream_table('
+		  . sql_literal($name) . ', '
+		  . sql_literal($query)
+		  . ", $list)");
 	return;
 }
 
@@ -393,7 +406,8 @@ sub defining_query
 	my ($self, $name) = @_;
 
 	return $self->sql('SELECT defining_query FROM pgtrickle.pgt_definitions WHERE relid = '
-		  . sql_literal($name) . '::regclass');
+		  . sql_literal($name)
+		  . '::regclass');
 }
 
 # The promise, checked by the server at the frontier's own snapshot: writers may go on.
@@ -405,7 +419,8 @@ sub verify
 	my ($rc, $stdout, $stderr) =
 	  $self->psql($self->dbname, 'SELECT * FROM pgtrickle.verify(' . sql_literal($name) . ')');
 	$self->check_applier if $rc != 0;
-	return is($rc == 0 ? $stdout : $stderr, '', $test_name // "$name equals its defining query at its frontier");
+	return is($rc == 0 ? $stdout : $stderr,
+		'', $test_name // "$name equals its defining query at its frontier");
 }
 
 # The promise, checked from outside, with writers stopped and after a wait: the stream table's rows are
@@ -453,7 +468,8 @@ sub assert_no_fallback
 	my ($self, $name, $test_name) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $full = $self->sql('SELECT start_time, action, initiated_by, reason FROM pgtrickle.pgt_history
+	my $full = $self->sql(
+		'SELECT start_time, action, initiated_by, reason FROM pgtrickle.pgt_history
 		JOIN pgtrickle.pgt_definitions USING (pgt_id)
 		WHERE relid = ' . sql_literal($name) . q{::regclass
 		  AND action IN ('FULL', 'REINITIALIZE') AND initiated_by <> 'INITIAL' ORDER BY refresh_id});
@@ -486,8 +502,8 @@ sub sql_literal
 
 	return 'NULL' if !defined $value;
 	return $value if $value =~ /^(true|false)$/;
-	(my $quoted = $value) =~ s/'/''/g;
-	$quoted =~ s/\\/\\\\/g && return "E'$quoted'";
+	(my $quoted = $value)   =~ s/'/''/g;
+	$quoted                 =~ s/\\/\\\\/g && return "E'$quoted'";
 	return "'$quoted'";
 }
 
