@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "aggregate_rules.h"
+#include "catalog/pg_aggregate_d.h"
 #include "catalog/pg_namespace_d.h"
 #include "catalog/pg_type_d.h"
 #include "nodes/nodeFuncs.h"

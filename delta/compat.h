@@ -10,7 +10,9 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "replication/message.h"
+#include "utils/acl.h"
 
 /* Since 17 the server can flush a message itself; before, wal_message.c does. */
 #if PG_VERSION_NUM >= 170000
@@ -19,6 +21,13 @@
 #else
 #define compat_log_logical_message(prefix, message, size, transactional) \
 	LogLogicalMessage(prefix, message, size, transactional)
+#endif
+
+/* 16 replaced the ownership check per kind of object by one for all. */
+#if PG_VERSION_NUM >= 160000
+#define compat_owns_relation(relid, role) object_ownercheck(RelationRelationId, relid, role)
+#else
+#define compat_owns_relation(relid, role) pg_class_ownercheck(relid, role)
 #endif
 
 #endif /* PGTRICKLE_COMPAT_H */

@@ -1,0 +1,313 @@
+/*
+ * delta/load.c
+ *     The session's cache of stream tables: definition, compiled program, locators, prepared statements.
+ *
+ * Compiling takes a millisecond, a refresh less, so a session that refreshes keeps what it compiled.  An entry is dropped when the
+ * server sends an invalidation for the stream table, one of the relations its query reads (views included), or the extension's
+ * catalog of definitions, which every create, alter and drop invalidates on purpose.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "query.h"
+#include "run.h"
+#include "run_owner.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+typedef struct CacheEntry
+{
+	int64		pgt_id;
+	LoadedTable *table;			/* NULL: not loaded */
+	List	   *relids;			/* oid list: an invalidation of any of these drops the entry */
+} CacheEntry;
+
+static HTAB *cache = NULL;
+static Oid	definitions_relid = InvalidOid;
+
+static void
+relation_invalidated(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	CacheEntry *entry;
+
+	hash_seq_init(&status, cache);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		/* may come while the entry is in use: only mark it */
+		if (entry->table != NULL &&
+			(relid == InvalidOid || relid == definitions_relid || list_member_oid(entry->relids, relid)))
+			entry->table->valid = false;
+	}
+}
+
+static void
+create_cache(void)
+{
+	HASHCTL		control = {0};
+
+	control.keysize = sizeof(int64);
+	control.entrysize = sizeof(CacheEntry);
+	control.hcxt = CacheMemoryContext;
+	cache = hash_create("pgtrickle stream tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
+}
+
+/* ---- reading the catalog ---- */
+
+static char *
+column_text(HeapTuple row, int column)
+{
+	return SPI_getvalue(row, SPI_tuptable->tupdesc, column);
+}
+
+static Oid
+column_oid(HeapTuple row, int column)
+{
+	char	   *text = column_text(row, column);
+
+	return text ? atooid(text) : InvalidOid;
+}
+
+static const char *const definition_sql =
+	"SELECT d.relid, c.relowner, n.nspname, c.relname, d.defining_query, d.query_fingerprint,"
+	" d.effective_refresh_mode = 'DIFFERENTIAL', f.is_populated, d.key_index, d.key_is_row_hash,"
+	" array_to_string(d.key_attnos, ' '),"
+	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"
+	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid)"
+	" FROM pgtrickle.pgt_definitions d"
+	" JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
+	" JOIN pg_catalog.pg_class c ON c.oid = d.relid"
+	" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+	" WHERE d.pgt_id = $1";
+
+static List *
+parse_settings(char *text)
+{
+	List	   *settings = NIL;
+	char	   *save = NULL;
+
+	if (text == NULL)
+		return NIL;
+	for (char *pair = strtok_r(text, "\002", &save); pair; pair = strtok_r(NULL, "\002", &save))
+	{
+		char	   *separator = strchr(pair, '\001');
+
+		if (separator == NULL)
+			continue;
+		*separator = '\0';
+		settings = lappend(settings, list_make2(makeString(pstrdup(pair)), makeString(pstrdup(separator + 1))));
+	}
+	return settings;
+}
+
+static void
+parse_key_attnos(RowLocator *locator, char *text)
+{
+	char	   *save = NULL;
+
+	locator->key_attnos = palloc(sizeof(AttrNumber) * INDEX_MAX_KEYS);
+	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		locator->key_attnos[locator->nkeys++] = (AttrNumber) atoi(word);
+}
+
+static List *
+parse_ids(char *text)
+{
+	List	   *ids = NIL;
+	char	   *save = NULL;
+
+	if (text == NULL)
+		return NIL;
+	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
+	{
+		int64	   *id = palloc(sizeof(int64));
+
+		*id = strtoll(word, NULL, 10);
+		ids = lappend(ids, id);
+	}
+	return ids;
+}
+
+static LoadedTable *
+read_definition(int64 pgt_id, MemoryContext context)
+{
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(pgt_id)};
+	LoadedTable *table;
+	MemoryContext oldcontext;
+	HeapTuple	row;
+	char	   *flag;
+
+	if (SPI_execute_with_args(definition_sql, 1, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the definition of stream table " INT64_FORMAT, pgt_id);
+	if (SPI_processed == 0)
+		return NULL;
+	row = SPI_tuptable->vals[0];
+	oldcontext = MemoryContextSwitchTo(context);
+	table = palloc0(sizeof(LoadedTable));
+	table->context = context;
+	table->pgt_id = pgt_id;
+	table->relid = column_oid(row, 1);
+	table->owner = column_oid(row, 2);
+	table->schema_name = column_text(row, 3);
+	table->relation_name = column_text(row, 4);
+	table->qualified_name = pstrdup(quote_qualified_identifier(table->schema_name, table->relation_name));
+	table->defining_query = column_text(row, 5);
+	table->stored_fingerprint = column_text(row, 6);
+	table->wants_delta = strcmp(column_text(row, 7), "t") == 0;
+	flag = column_text(row, 8);
+	table->is_populated = strcmp(flag, "t") == 0;
+	table->locator.index_oid = column_oid(row, 9);
+	table->locator.by_row_hash = strcmp(column_text(row, 10), "t") == 0;
+	parse_key_attnos(&table->locator, column_text(row, 11));
+	table->settings = parse_settings(column_text(row, 12));
+	table->consumer_ids = parse_ids(column_text(row, 13));
+	MemoryContextSwitchTo(oldcontext);
+	return table;
+}
+
+static void
+read_state_tables(LoadedTable *table)
+{
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(table->pgt_id)};
+	MemoryContext oldcontext;
+
+	if (SPI_execute_with_args("SELECT relid, key_index FROM pgtrickle.pgt_state_tables WHERE pgt_id = $1"
+							  " ORDER BY node_no", 1, argtypes, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the state tables of stream table " INT64_FORMAT, table->pgt_id);
+	oldcontext = MemoryContextSwitchTo(table->context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		table->state_relids = lappend_oid(table->state_relids, column_oid(SPI_tuptable->vals[i], 1));
+		table->state_indexes = lappend_oid(table->state_indexes, column_oid(SPI_tuptable->vals[i], 2));
+	}
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* ---- the program ---- */
+
+char *
+program_fingerprint(DeltaProgram *program)
+{
+	StringInfoData text;
+	ListCell   *lc;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "%s\n%s\n", program->defining_query,
+					 program->full_reason ? "full" : program->new_sql);
+	foreach(lc, program->states)
+		appendStringInfo(&text, "%s\n", ((ProgramState *) lfirst(lc))->fill_sql);
+	return psprintf("%016lx", (unsigned long) hash_bytes_extended((unsigned char *) text.data, text.len, 0));
+}
+
+static List *
+relations_of_query(const char *defining_query)
+{
+	List	   *relids = NIL;
+	List	   *invalidations = NIL;
+	bool		has_row_security = false;
+
+	extract_query_dependencies((Node *) query_analyze_and_expand(defining_query), &relids, &invalidations,
+							   &has_row_security);
+	return relids;
+}
+
+static void
+compile_table(LoadedTable *table, CacheEntry *entry)
+{
+	OwnerScope	scope;
+	MemoryContext oldcontext;
+	HASHCTL		control = {0};
+	List	   *relids;
+
+	owner_scope_enter(&scope, table);
+	/* First what we depend on, so that no invalidation is missed while compiling. */
+	relids = relations_of_query(table->defining_query);
+	oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
+	entry->relids = lappend_oid(list_copy(relids), table->relid);
+	MemoryContextSwitchTo(oldcontext);
+	table->program = program_compile(table->defining_query, table->context);
+	owner_scope_leave(&scope);
+
+	control.keysize = sizeof(PlanKey);
+	control.entrysize = sizeof(PlanEntry);
+	control.hcxt = table->context;
+	table->plans = hash_create("delta program plans", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+drop_entry(CacheEntry *entry)
+{
+	HASH_SEQ_STATUS status;
+	PlanEntry  *plan;
+
+	if (entry->table->plans != NULL)
+	{
+		hash_seq_init(&status, entry->table->plans);
+		while ((plan = hash_seq_search(&status)) != NULL)
+			SPI_freeplan(plan->plan);
+	}
+	MemoryContextDelete(entry->table->context);
+	list_free(entry->relids);
+	entry->relids = NIL;
+	entry->table = NULL;
+}
+
+LoadedTable *
+table_load(int64 pgt_id)
+{
+	CacheEntry *entry;
+	bool		found;
+	MemoryContext context;
+	LoadedTable *volatile table;
+
+	if (cache == NULL)
+		create_cache();
+	if (!OidIsValid(definitions_relid))
+		definitions_relid = get_relname_relid("pgt_definitions", get_namespace_oid("pgtrickle", false));
+	entry = hash_search(cache, &pgt_id, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->table = NULL;
+		entry->relids = NIL;
+	}
+	if (entry->table != NULL && entry->table->valid)
+		return entry->table;
+	if (entry->table != NULL)
+		drop_entry(entry);
+
+	context = AllocSetContextCreate(CacheMemoryContext, "stream table", ALLOCSET_SMALL_SIZES);
+	table = read_definition(pgt_id, context);
+	if (table == NULL)
+	{
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	/* Whatever arrives from now on, while we compile, must drop the entry again. */
+	table->valid = true;
+	entry->table = table;
+	read_state_tables(table);
+	PG_TRY();
+	{
+		compile_table(table, entry);
+	}
+	PG_CATCH();
+	{
+		drop_entry(entry);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return table;
+}

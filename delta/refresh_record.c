@@ -1,0 +1,221 @@
+/*
+ * delta/refresh_record.c
+ *     Writes what a refresh did into the catalog: frontier, progress, history.
+ *
+ * The frontier row changes in the same transaction as the stream table's rows; that is the whole of crash safety.  History is for
+ * people: refreshes by delta of one second are summed up in one row, or a continuous stream table would write more history than rows.
+ *
+ * The writes are tagged like all of a tick's own, so that the plugin drops them before they are queued.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "refresh_record.h"
+#include "replication/origin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+
+#define HISTORY_ROW_SECONDS 1
+
+static const char *const frontier_sql =
+	"UPDATE pgtrickle.pgt_frontiers SET snapshot = $2::pg_snapshot, lsn = $3, own_xid = $4::xid8,"
+	" data_timestamp = $5, last_refresh_at = $6, is_populated = true, needs_refill = false, refill_reason = NULL,"
+	" total_refreshes = total_refreshes + 1, total_rows_inserted = total_rows_inserted + $7,"
+	" total_rows_deleted = total_rows_deleted + $8, total_duration_ms = total_duration_ms + $9,"
+	" last_action = $10, last_status = 'COMPLETED', consecutive_errors = 0, retry_at = NULL"
+	" WHERE pgt_id = $1";
+
+static const char *const history_insert_sql =
+	"INSERT INTO pgtrickle.pgt_history (pgt_id, data_timestamp, start_time, end_time, action, status, initiated_by,"
+	" rows_inserted, rows_deleted, delta_row_count, was_full_fallback, reason, duration_ms, tick_lsn)"
+	" VALUES ($1, $2, $3, $4, $5, 'COMPLETED', 'SCHEDULER', $6, $7, $8, $9, $10, $11, $12) RETURNING refresh_id";
+
+static const char *const history_update_sql =
+	"UPDATE pgtrickle.pgt_history SET refreshes = refreshes + 1, data_timestamp = $2, end_time = $3,"
+	" rows_inserted = rows_inserted + $4, rows_deleted = rows_deleted + $5, delta_row_count = delta_row_count + $6,"
+	" duration_ms = duration_ms + $7, tick_lsn = $8, action = CASE WHEN action = 'NO_DATA' THEN $9 ELSE action END"
+	" WHERE refresh_id = $1";
+
+static const char *const progress_sql =
+	"UPDATE pgtrickle.pgt_progress SET ack_lsn = COALESCE($1, ack_lsn), stream_lsn = $2,"
+	" persisted_at = pg_catalog.clock_timestamp(), settled_snapshot = $3::pg_snapshot";
+
+static const char *const activate_sql =
+	"UPDATE pgtrickle.pgt_definitions SET status = 'ACTIVE', updated_at = pg_catalog.now()"
+	" WHERE pgt_id = $1 AND status IN ('INITIALIZING', 'ERROR')";
+
+static const TickFrontier *tick_frontier;
+static TimestampTz tick_taken_at;
+static char *tick_snapshot;
+static char *tick_xid;
+
+/* Runs a statement that is prepared once per session; hidden from the stream. */
+static int
+execute_kept(SPIPlanPtr *kept, const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	RepOriginId saved = replorigin_session_origin;
+	int			result;
+
+	if (*kept == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		*kept = plan;
+	}
+	replorigin_session_origin = DoNotReplicateId;
+	PG_TRY();
+	{
+		result = SPI_execute_plan(*kept, values, nulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		replorigin_session_origin = saved;
+	}
+	PG_END_TRY();
+	if (result < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
+	return result;
+}
+
+void
+record_begin(const TickFrontier *frontier, TimestampTz snapshot_taken_at)
+{
+	Datum		snapshot = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
+
+	tick_frontier = frontier;
+	tick_taken_at = snapshot_taken_at;
+	tick_snapshot = DatumGetCString(DirectFunctionCall1(pg_snapshot_out, snapshot));
+	tick_xid = psprintf(UINT64_FORMAT, U64FromFullTransactionId(GetTopFullTransactionId()));
+}
+
+static void
+write_frontier(const RefreshRecord *record, double duration_ms)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID, TEXTOID, PG_LSNOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, FLOAT8OID, TEXTOID};
+	Datum		values[10];
+
+	values[0] = Int64GetDatum(record->table->pgt_id);
+	values[1] = CStringGetTextDatum(tick_snapshot);
+	values[2] = LSNGetDatum(tick_frontier->stream_lsn);
+	values[3] = CStringGetTextDatum(tick_xid);
+	values[4] = TimestampTzGetDatum(tick_taken_at);
+	values[5] = TimestampTzGetDatum(record->ended_at);
+	values[6] = Int64GetDatum(record->outcome->counts.rows_inserted);
+	values[7] = Int64GetDatum(record->outcome->counts.rows_deleted);
+	values[8] = Float8GetDatum(duration_ms);
+	values[9] = CStringGetTextDatum(record->outcome->action);
+	execute_kept(&kept, frontier_sql, lengthof(types), types, values, NULL);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream table \"%s\" has no frontier", record->table->qualified_name)));
+}
+
+static bool
+extend_history_row(const RefreshRecord *record, double duration_ms)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, PG_LSNOID, TEXTOID};
+	Datum		values[9];
+
+	values[0] = Int64GetDatum(record->table->history_id);
+	values[1] = TimestampTzGetDatum(tick_taken_at);
+	values[2] = TimestampTzGetDatum(record->ended_at);
+	values[3] = Int64GetDatum(record->outcome->counts.rows_inserted);
+	values[4] = Int64GetDatum(record->outcome->counts.rows_deleted);
+	values[5] = Int64GetDatum(record->outcome->delta_rows);
+	values[6] = Float8GetDatum(duration_ms);
+	values[7] = LSNGetDatum(tick_frontier->stream_lsn);
+	values[8] = CStringGetTextDatum(record->outcome->action);
+	execute_kept(&kept, history_update_sql, lengthof(types), types, values, NULL);
+	return SPI_processed == 1;
+}
+
+static void
+insert_history_row(const RefreshRecord *record, double duration_ms)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID, INT8OID, INT8OID, BOOLOID, TEXTOID, FLOAT8OID, PG_LSNOID};
+	Datum		values[12];
+	char		nulls[12];
+	bool		isnull;
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int64GetDatum(record->table->pgt_id);
+	values[1] = TimestampTzGetDatum(tick_taken_at);
+	values[2] = TimestampTzGetDatum(record->started_at);
+	values[3] = TimestampTzGetDatum(record->ended_at);
+	values[4] = CStringGetTextDatum(record->outcome->action);
+	values[5] = Int64GetDatum(record->outcome->counts.rows_inserted);
+	values[6] = Int64GetDatum(record->outcome->counts.rows_deleted);
+	values[7] = Int64GetDatum(record->outcome->delta_rows);
+	values[8] = BoolGetDatum(record->reason != NULL && record->table->wants_delta);
+	if (record->reason == NULL)
+		nulls[9] = 'n';
+	else
+		values[9] = CStringGetTextDatum(record->reason);
+	values[10] = Float8GetDatum(duration_ms);
+	values[11] = LSNGetDatum(tick_frontier->stream_lsn);
+	execute_kept(&kept, history_insert_sql, lengthof(types), types, values, nulls);
+	record->table->history_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	record->table->history_started_at = record->started_at;
+}
+
+static void
+write_history(const RefreshRecord *record, double duration_ms)
+{
+	bool		is_recent = record->table->history_id != 0 &&
+		!TimestampDifferenceExceeds(record->table->history_started_at, record->started_at,
+									HISTORY_ROW_SECONDS * 1000);
+
+	if (record->reason == NULL && is_recent && extend_history_row(record, duration_ms))
+		return;
+	insert_history_row(record, duration_ms);
+	/* a full refresh has a row for itself */
+	if (record->reason != NULL)
+		record->table->history_id = 0;
+}
+
+/* The first refresh that succeeds makes the stream table active. */
+static void
+activate(const RefreshRecord *record)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(record->table->pgt_id)};
+
+	execute_kept(&kept, activate_sql, 1, types, values, NULL);
+}
+
+void
+record_refresh(const RefreshRecord *record)
+{
+	double		duration_ms = (record->ended_at - record->started_at) / 1000.0;
+
+	write_frontier(record, duration_ms);
+	write_history(record, duration_ms);
+	if (record->reason != NULL)
+		activate(record);
+}
+
+void
+record_progress(const TickFrontier *frontier)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {PG_LSNOID, PG_LSNOID, TEXTOID};
+	Datum		values[3];
+	char		nulls[3] = {frontier->has_ack_lsn ? ' ' : 'n', ' ', ' '};
+
+	values[0] = LSNGetDatum(frontier->ack_lsn);
+	values[1] = LSNGetDatum(frontier->stream_lsn);
+	values[2] = CStringGetTextDatum(tick_snapshot);
+	execute_kept(&kept, progress_sql, lengthof(types), types, values, nulls);
+}

@@ -1,0 +1,96 @@
+/*
+ * delta/run.h
+ *     Runs delta programs: what a refresh does between its inputs and the stream table's new rows.
+ */
+#ifndef PGTRICKLE_RUN_H
+#define PGTRICKLE_RUN_H
+
+#include "postgres.h"
+
+#include "apply.h"
+#include "program.h"
+#include "executor/spi.h"
+#include "rowset.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+/* Prepared statements of a program. */
+typedef struct PlanKey
+{
+	int			step;			/* index in program->steps */
+	int			padding;
+	uint64		variant;		/* non-empty inputs, or pattern of NULLs */
+	uint64		magnitudes;		/* 4 bits an input: digits of its row count */
+} PlanKey;
+
+typedef struct PlanEntry
+{
+	PlanKey		key;
+	SPIPlanPtr	plan;
+} PlanEntry;
+
+/* A program with everything that is needed to run it, kept for the session and made again when something it depends on changes. */
+typedef struct LoadedTable
+{
+	int64		pgt_id;
+	Oid			relid;
+	Oid			owner;
+	char	   *schema_name;
+	char	   *relation_name;
+	char	   *qualified_name; /* for messages */
+	char	   *defining_query;
+	char	   *stored_fingerprint; /* of the program that made the state tables */
+	bool		wants_delta;	/* effective mode is DIFFERENTIAL */
+	bool		is_populated;
+	List	   *settings;		/* of String pairs: names and values pinned at creation */
+	List	   *consumer_ids;	/* of int64 *: stream tables that read this one */
+	DeltaProgram *program;
+	RowLocator	locator;
+	List	   *state_relids;	/* oid list beside program->states */
+	List	   *state_indexes;
+	HTAB	   *plans;			/* of PlanEntry */
+	MemoryContext context;		/* holds all of the above */
+	bool		valid;
+	/* refresh history: the row that continuous refreshes of one second are summed up in */
+	int64		history_id;
+	TimestampTz history_started_at;
+} LoadedTable;
+
+/*
+ * The table's program, from the session's cache.  Must be called with the rights to read the extension's catalog.  NULL
+ * when there is no such stream table (any more).
+ */
+extern LoadedTable *table_load(int64 pgt_id);
+
+/* Identity of what a program keeps in its states and shows: differs when a source changed in a way that matters. */
+extern char *program_fingerprint(DeltaProgram *program);
+
+/* What a refresh did. */
+typedef struct RefreshOutcome
+{
+	const char *action;			/* NO_DATA, DIFFERENTIAL, FULL */
+	ApplyCounts counts;
+	int64		delta_rows;		/* changes of sources that went in */
+	Rowset	   *net;			/* the stream table's own delta for consumers; NULL: nothing changed */
+} RefreshOutcome;
+
+/*
+ * Both run as the table's owner with its pinned settings, inside the caller's SPI connection and transaction.  The caller has pushed
+ * an active snapshot of its own (not shared); it is moved forward so that later commands see what was written.
+ */
+extern RefreshOutcome table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden);
+extern RefreshOutcome table_refresh_full(LoadedTable *table, bool hidden);
+
+/* Fills states and table that are empty and have no index yet (the table) from the new state. */
+extern int64 table_first_fill(LoadedTable *table);
+
+/* Rows of the expanded query (+) less rows of the stream table (-): empty when they are equal. */
+extern Rowset *table_compare(LoadedTable *table, int64 *row_count);
+
+/* Makes what was written visible to the next statement. */
+extern void advance_active_snapshot(void);
+
+/* Runs `sql` as a query, appending its rows to a new rowset; `sql` yields the weight as its last column. */
+extern Rowset *rowset_from_sql(const char *sql, const char *name);
+
+#endif							/* PGTRICKLE_RUN_H */

@@ -1,0 +1,433 @@
+/*
+ * delta/tick.c
+ *     The server's half of a tick: what the applier calls between BEGIN and COMMIT.
+ *
+ * docs/explanation/tick.md is the contract.  tick_plan says which stream tables take part, in topological order; tick_stage brings
+ * their change sets; tick_execute runs the programs, writes frontiers, progress and history.  State between these calls lives
+ * as long as the transaction.  Any error rolls the whole tick back: rows and frontiers move together or not at all.
+ *
+ *     (none) --tick_plan--> PLANNED --tick_stage*--> PLANNED --tick_execute--> (none)         nothing survives a crash or an error
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "refresh_record.h"
+#include "run.h"
+#include "settings.h"
+#include "stage.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "verify.h"
+
+PG_FUNCTION_INFO_V1(pgtrickle_tick_plan);
+PG_FUNCTION_INFO_V1(pgtrickle_tick_stage);
+PG_FUNCTION_INFO_V1(pgtrickle_tick_execute);
+PG_FUNCTION_INFO_V1(pgtrickle_tick_failed_id);
+
+/* One stream table of the tick. */
+typedef struct TickEntry
+{
+	int64		pgt_id;
+	LoadedTable *table;
+	int			set;
+	char	   *full_reason;	/* refresh in full, and why; NULL: by delta */
+	char	   *verify_nonce;	/* verify afterwards, under this nonce; NULL: no */
+	RefreshOutcome outcome;
+} TickEntry;
+
+typedef struct Tick
+{
+	MemoryContext context;
+	List	   *entries;		/* of TickEntry, in topological order */
+	Stage	   *stage;
+	TimestampTz started_at;
+} Tick;
+
+static Tick *tick = NULL;
+static int64 failed_id = 0;		/* which stream table was at work when the last tick failed */
+static bool xact_callback_registered = false;
+
+static void
+forget_tick(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		tick = NULL;
+}
+
+static void
+begin_tick(void)
+{
+	MemoryContext context;
+
+	if (!xact_callback_registered)
+	{
+		RegisterXactCallback(forget_tick, NULL);
+		xact_callback_registered = true;
+	}
+	if (tick != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a tick was already planned in this transaction")));
+	context = AllocSetContextCreate(TopTransactionContext, "tick", ALLOCSET_DEFAULT_SIZES);
+	tick = MemoryContextAllocZero(context, sizeof(Tick));
+	tick->context = context;
+	tick->started_at = GetCurrentTimestamp();
+	failed_id = 0;
+}
+
+static TickEntry *
+entry_of(int64 pgt_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, tick->entries)
+	{
+		TickEntry  *entry = lfirst(lc);
+
+		if (entry->pgt_id == pgt_id)
+			return entry;
+	}
+	return NULL;
+}
+
+/* ---- tick_plan ---- */
+
+/* "delta", "full:<reason>", either followed by "+verify" or "+verify:<nonce>". */
+static void
+parse_action(TickEntry *entry, const char *action)
+{
+	const char *verify = strstr(action, "+verify");
+	char	   *head = verify ? pnstrdup(action, verify - action) : pstrdup(action);
+
+	if (verify != NULL)
+		entry->verify_nonce = pstrdup(verify[7] == ':' ? verify + 8 : "");
+	if (strncmp(head, "full", 4) == 0)
+		entry->full_reason = pstrdup(head[4] == ':' ? head + 5 : "requested");
+	else if (strcmp(head, "delta") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown action \"%s\" in a tick", action)));
+}
+
+static void
+add_entry(int64 pgt_id, int set, const char *action)
+{
+	TickEntry  *entry = palloc0(sizeof(TickEntry));
+
+	failed_id = pgt_id;
+	entry->pgt_id = pgt_id;
+	entry->set = set;
+	entry->table = table_load(pgt_id);
+	if (entry->table == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream table " INT64_FORMAT " does not exist", pgt_id)));
+	parse_action(entry, action);
+	if (entry->full_reason == NULL)
+	{
+		if (entry->table->program->full_reason != NULL)
+			entry->full_reason = entry->table->program->full_reason;
+		else if (!entry->table->wants_delta)
+			entry->full_reason = pstrdup("refresh mode is FULL");
+		else if (!entry->table->is_populated)
+			entry->full_reason = pstrdup("not filled yet");
+	}
+	tick->entries = lappend(tick->entries, entry);
+	failed_id = 0;
+}
+
+static void
+expect_sources(TickEntry *entry)
+{
+	ListCell   *lc;
+
+	foreach(lc, entry->table->program->sources)
+	{
+		ProgramSource *source = lfirst(lc);
+
+		stage_expect(tick->stage, entry->set, source->relid, source->used_attnos);
+	}
+}
+
+Datum
+pgtrickle_tick_plan(PG_FUNCTION_ARGS)
+{
+	Datum	   *ids;
+	Datum	   *sets;
+	Datum	   *actions;
+	int			nids;
+	int			nsets;
+	int			nactions;
+	MemoryContext oldcontext;
+	ListCell   *lc;
+
+	if (!IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("a tick needs a REPEATABLE READ transaction")));
+	begin_tick();
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, 8, true, TYPALIGN_DOUBLE, &ids, NULL, &nids);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT4OID, 4, true, TYPALIGN_INT, &sets, NULL, &nsets);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &actions, NULL, &nactions);
+	if (nids != nsets || nids != nactions)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("a tick's arrays must have the same length")));
+
+	SPI_connect();
+	oldcontext = MemoryContextSwitchTo(tick->context);
+	tick->stage = stage_create();
+	for (int i = 0; i < nids; i++)
+		add_entry(DatumGetInt64(ids[i]), DatumGetInt32(sets[i]), TextDatumGetCString(actions[i]));
+	foreach(lc, tick->entries)
+		expect_sources(lfirst(lc));
+	MemoryContextSwitchTo(oldcontext);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+static void
+require_tick(void)
+{
+	if (tick == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no tick was planned in this transaction")));
+}
+
+/* ---- tick_stage ---- */
+
+Datum
+pgtrickle_tick_stage(PG_FUNCTION_ARGS)
+{
+	bytea	   *data = PG_GETARG_BYTEA_PP(1);
+	MemoryContext oldcontext;
+
+	require_tick();
+	oldcontext = MemoryContextSwitchTo(tick->context);
+	stage_append(tick->stage, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	MemoryContextSwitchTo(oldcontext);
+	PG_RETURN_VOID();
+}
+
+/* ---- tick_execute ---- */
+
+/*
+ * A refreshed stream table's rows need not come back through the stream when everyone who reads them takes part in
+ * this tick: the consumers get them right here.
+ */
+static bool
+all_consumers_take_part(TickEntry *entry)
+{
+	ListCell   *lc;
+
+	foreach(lc, entry->table->consumer_ids)
+	{
+		if (entry_of(*(int64 *) lfirst(lc)) == NULL)
+			return false;
+	}
+	return true;
+}
+
+static TickEntry *
+upstream_entry(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, tick->entries)
+	{
+		TickEntry  *entry = lfirst(lc);
+
+		if (entry->table->relid == relid)
+			return entry;
+	}
+	return NULL;
+}
+
+/* What came through the stream and what this tick did to the source, together. */
+static Rowset *
+both_rowsets(Rowset *staged, Rowset *net)
+{
+	Rowset	   *both;
+	Rowset	   *parts[2] = {staged, net};
+
+	if (staged == NULL || staged->row_count == 0)
+		return net;
+	if (net == NULL || net->row_count == 0)
+		return staged;
+	both = rowset_create(staged->name, staged->tupdesc);
+	for (int i = 0; i < 2; i++)
+	{
+		TupleTableSlot *slot = rowset_make_slot(parts[i]);
+
+		rowset_rewind(parts[i]);
+		while (rowset_next(parts[i], slot))
+			rowset_put_slot(both, slot);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	both->has_deletes = staged->has_deletes || net->has_deletes;
+	return both;
+}
+
+/* The deltas of the program's sources, by rowset number; NULL and a reason when some cannot be used. */
+static Rowset **
+collect_sources(TickEntry *entry)
+{
+	DeltaProgram *program = entry->table->program;
+	Rowset	  **rowsets = palloc0(sizeof(Rowset *) * list_length(program->rowsets));
+	ListCell   *lc;
+
+	foreach(lc, program->rowsets)
+	{
+		ProgramRowset *described = lfirst(lc);
+		StageObstacle obstacle = STAGE_USABLE;
+		TickEntry  *upstream;
+		Rowset	   *staged;
+
+		if (!OidIsValid(described->source_relid))
+			continue;
+		staged = stage_rowset(tick->stage, entry->set, described->source_relid, &obstacle);
+		if (obstacle != STAGE_USABLE)
+		{
+			entry->full_reason = psprintf("source \"%s\": %s", get_rel_name(described->source_relid),
+										  stage_obstacle_reason(obstacle));
+			return NULL;
+		}
+		upstream = upstream_entry(described->source_relid);
+		rowsets[foreach_current_index(lc)] =
+			both_rowsets(staged, upstream ? upstream->outcome.net : NULL);
+	}
+	return rowsets;
+}
+
+static void
+check_paranoid(TickEntry *entry)
+{
+	int64		row_count;
+	Rowset	   *difference = table_compare(entry->table, &row_count);
+
+	if (difference->row_count > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("stream table \"%s\" differs from its defining query in " INT64_FORMAT " rows",
+						entry->table->qualified_name, difference->row_count),
+				 errdetail("Found by pgtrickle.paranoid_verify after a refresh; action \"%s\".",
+						   entry->outcome.action)));
+	rowset_free(difference);
+}
+
+static void
+execute_entry(TickEntry *entry)
+{
+	TimestampTz started_at = GetCurrentTimestamp();
+	bool		hidden = all_consumers_take_part(entry);
+	Rowset	  **rowsets = NULL;
+	RefreshRecord record = {0};
+
+	failed_id = entry->pgt_id;
+	if (entry->full_reason == NULL)
+		rowsets = collect_sources(entry);
+	if (rowsets != NULL)
+		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden);
+	else
+		entry->outcome = table_refresh_full(entry->table, hidden);
+	entry->table->is_populated = true;
+
+	if (pgtrickle_paranoid_verify)
+		check_paranoid(entry);
+	if (entry->verify_nonce != NULL)
+		verify_store(entry->table, entry->verify_nonce);
+
+	record.table = entry->table;
+	record.outcome = &entry->outcome;
+	record.reason = rowsets == NULL ? entry->full_reason : NULL;
+	record.started_at = started_at;
+	record.ended_at = GetCurrentTimestamp();
+	record_refresh(&record);
+	failed_id = 0;
+}
+
+static void
+return_entry(ReturnSetInfo *rsinfo, TickEntry *entry, TimestampTz started_at)
+{
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	values[0] = Int64GetDatum(entry->pgt_id);
+	values[1] = CStringGetTextDatum(entry->outcome.action);
+	values[2] = Int64GetDatum(entry->outcome.counts.rows_inserted);
+	values[3] = Int64GetDatum(entry->outcome.counts.rows_deleted);
+	values[4] = Float8GetDatum((GetCurrentTimestamp() - started_at) / 1000.0);
+	nulls[5] = entry->full_reason == NULL;
+	values[5] = nulls[5] ? (Datum) 0 : CStringGetTextDatum(entry->full_reason);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+return_own_xid(ReturnSetInfo *rsinfo)
+{
+	Datum		values[6] = {0};
+	bool		nulls[6] = {false, true, true, true, true, false};
+	char	   *xid = psprintf(UINT64_FORMAT, U64FromFullTransactionId(GetTopFullTransactionId()));
+
+	values[0] = Int64GetDatum(0);
+	values[5] = CStringGetTextDatum(xid);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+pgtrickle_tick_execute(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TickFrontier frontier = {0};
+	MemoryContext oldcontext;
+	ListCell   *lc;
+
+	require_tick();
+	frontier.has_ack_lsn = !PG_ARGISNULL(0);
+	frontier.ack_lsn = PG_ARGISNULL(0) ? InvalidXLogRecPtr : PG_GETARG_LSN(0);
+	frontier.stream_lsn = PG_ARGISNULL(1) ? InvalidXLogRecPtr : PG_GETARG_LSN(1);
+	/* The transaction that is ours must not look like one that is still to come. */
+	(void) GetTopFullTransactionId();
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	oldcontext = MemoryContextSwitchTo(tick->context);
+	PushCopiedSnapshot(GetTransactionSnapshot());
+	UpdateActiveSnapshotCommandId();
+
+	record_begin(&frontier, tick->started_at);
+	foreach(lc, tick->entries)
+	{
+		TickEntry  *entry = lfirst(lc);
+		TimestampTz started_at = GetCurrentTimestamp();
+
+		execute_entry(entry);
+		return_entry(rsinfo, entry, started_at);
+	}
+	record_progress(&frontier);
+	return_own_xid(rsinfo);
+
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(oldcontext);
+	SPI_finish();
+	tick = NULL;
+	return (Datum) 0;
+}
+
+Datum
+pgtrickle_tick_failed_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(failed_id);
+}
