@@ -67,6 +67,7 @@ typedef struct ExtensionScope
 {
 	Oid			saved_user;
 	int			saved_context;
+	int			guc_nest_level;
 } ExtensionScope;
 
 static ExtensionScope
@@ -82,12 +83,17 @@ extension_scope_enter(void)
 	ReleaseSysCache(tuple);
 	GetUserIdAndSecContext(&scope.saved_user, &scope.saved_context);
 	SetUserIdAndSecContext(owner, scope.saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	/* our statements must not find operators that the caller has put into its search_path */
+	scope.guc_nest_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
 	return scope;
 }
 
 static void
 extension_scope_leave(ExtensionScope *scope)
 {
+	AtEOXact_GUC(false, scope->guc_nest_level);
 	SetUserIdAndSecContext(scope->saved_user, scope->saved_context);
 }
 

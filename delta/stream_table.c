@@ -1,0 +1,190 @@
+/*
+ * delta/stream_table.c
+ *     Finds stream tables by name, checks what the caller may do with them, and lets owners change definitions.
+ *
+ * The one place that decides who may do what, so the functions in sql/ need not: whoever wants a stream table's id for a purpose
+ * gets it from here or gets an error.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "privileged.h"
+#include "query.h"
+#include "program.h"
+#include "stream_table.h"
+
+PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id);
+PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id_to_see);
+PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id_if_exists);
+PG_FUNCTION_INFO_V1(pgtrickle_change_definition);
+PG_FUNCTION_INFO_V1(pgtrickle_normalize_query);
+
+static char *
+qualified_relation_name(Oid relid)
+{
+	return psprintf("%s.%s", get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+int64
+stream_table_id_of_relation(Oid relid)
+{
+	PrivilegedSection section;
+	Oid argtypes[] = {OIDOID};
+	Datum arguments[] = {ObjectIdGetDatum(relid)};
+	int64 pgt_id = 0;
+
+	privileged_begin(&section);
+	if (SPI_execute_with_args("SELECT pgt_id FROM pgtrickle.pgt_definitions WHERE relid = $1", 1, argtypes,
+							  arguments, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the catalog of stream tables");
+	if (SPI_processed > 0)
+	{
+		bool isnull;
+
+		pgt_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	privileged_end(&section);
+	return pgt_id;
+}
+
+static void
+check_right(Oid relid, const char *qualified, StreamTableRight right)
+{
+	if (right == STREAM_TABLE_SEE)
+	{
+		AclResult result = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+
+		if (result != ACLCHECK_OK)
+			aclcheck_error(result, OBJECT_TABLE, qualified);
+	}
+	if (right == STREAM_TABLE_CHANGE && !compat_relation_ownercheck(relid, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of stream table \"%s\"", qualified)));
+}
+
+StreamTableName
+stream_table_resolve(const char *name, StreamTableRight right)
+{
+	StreamTableName found;
+	RangeVar *range = makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name)));
+
+	found.relid = RangeVarGetRelid(range, NoLock, true);
+	if (!OidIsValid(found.relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("stream table \"%s\" does not exist", name),
+				 range->schemaname == NULL
+					 ? errhint("Name its schema if that is not in search_path; pgtrickle.pgt_status() lists the stream tables.")
+					 : errhint("pgtrickle.pgt_status() lists the stream tables.")));
+	found.qualified = qualified_relation_name(found.relid);
+	found.pgt_id = stream_table_id_of_relation(found.relid);
+	if (found.pgt_id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a stream table", found.qualified),
+				 errhint("pgtrickle.pgt_status() lists the stream tables.")));
+	check_right(found.relid, found.qualified, right);
+	return found;
+}
+
+/* pgtrickle.stream_table_id(name text) returns bigint: for those who want to change it. */
+Datum
+pgtrickle_stream_table_id(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_INT64(stream_table_resolve(name, STREAM_TABLE_CHANGE).pgt_id);
+}
+
+/* pgtrickle.stream_table_id_to_see(name text) returns bigint: for those who want to know something about it. */
+Datum
+pgtrickle_stream_table_id_to_see(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_INT64(stream_table_resolve(name, STREAM_TABLE_SEE).pgt_id);
+}
+
+/*
+ * pgtrickle.stream_table_id_if_exists(name text) returns bigint
+ *
+ * The stream table that stands where CREATE TABLE <name> would put a new one, NULL if there is none: unlike
+ * the others this one looks into one schema only, as CREATE ... IF NOT EXISTS does.
+ */
+Datum
+pgtrickle_stream_table_id_if_exists(PG_FUNCTION_ARGS)
+{
+	List *names = textToQualifiedNameList(PG_GETARG_TEXT_PP(0));
+	RangeVar *range = makeRangeVarFromNameList(names);
+	Oid namespace_id = RangeVarGetCreationNamespace(range);
+	Oid relid = get_relname_relid(range->relname, namespace_id);
+	int64 pgt_id = OidIsValid(relid) ? stream_table_id_of_relation(relid) : 0;
+
+	if (pgt_id == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(pgt_id);
+}
+
+/*
+ * pgtrickle.change_definition(pgt_id bigint, changes jsonb) returns void
+ *
+ * Checks that the caller may change the stream table, then lets pgtrickle.apply_change(), which nobody
+ * else may call, do it.
+ */
+Datum
+pgtrickle_change_definition(PG_FUNCTION_ARGS)
+{
+	PrivilegedSection section;
+	Oid id_type[] = {INT8OID};
+	Oid argtypes[] = {INT8OID, JSONBOID};
+	Datum arguments[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
+	Oid relid = InvalidOid;
+
+	privileged_begin(&section);
+	if (SPI_execute_with_args("SELECT relid FROM pgtrickle.pgt_definitions WHERE pgt_id = $1", 1, id_type,
+							  arguments, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the catalog of stream tables");
+	if (SPI_processed > 0)
+	{
+		bool isnull;
+
+		relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	privileged_end(&section);
+
+	if (!OidIsValid(relid) || get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("stream table with id %lld does not exist", (long long) PG_GETARG_INT64(0))));
+	check_right(relid, qualified_relation_name(relid), STREAM_TABLE_CHANGE);
+
+	privileged_begin(&section);
+	if (SPI_execute_with_args("SELECT pgtrickle.apply_change($1, $2)", 2, argtypes, arguments, NULL, false,
+							  0) != SPI_OK_SELECT)
+		elog(ERROR, "could not change the catalog of stream tables");
+	privileged_end(&section);
+	PG_RETURN_VOID();
+}
+
+/* pgtrickle.normalize_query(query text) returns text: the query with every name qualified, under the caller's search_path. */
+Datum
+pgtrickle_normalize_query(PG_FUNCTION_ARGS)
+{
+	char *query = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_TEXT_P(cstring_to_text(query_normalize(query)));
+}
