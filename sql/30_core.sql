@@ -141,7 +141,7 @@ CREATE FUNCTION pgtrickle.normalize_query(query text) RETURNS text
 COMMENT ON FUNCTION pgtrickle.normalize_query(text) IS
 	'a query as the server understands it, every name qualified: equal texts are equal definitions';
 
-CREATE FUNCTION pgtrickle.program_report(pgt_id bigint, analyze boolean DEFAULT false)
+CREATE FUNCTION pgtrickle.program_report(pgt_id bigint, with_analyze boolean DEFAULT false)
 	RETURNS TABLE (property text, value text)
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
