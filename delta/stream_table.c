@@ -13,24 +13,26 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/varlena.h"
 
 #include "compat.h"
 #include "privileged.h"
-#include "query.h"
-#include "program.h"
 #include "stream_table.h"
+#include "wal_message.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id);
 PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id_to_see);
 PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id_if_exists);
 PG_FUNCTION_INFO_V1(pgtrickle_change_definition);
-PG_FUNCTION_INFO_V1(pgtrickle_normalize_query);
+PG_FUNCTION_INFO_V1(pgtrickle_definitions_changed);
+PG_FUNCTION_INFO_V1(pgtrickle_stream_table_report);
 
 static char *
 qualified_relation_name(Oid relid)
@@ -70,7 +72,7 @@ check_right(Oid relid, const char *qualified, StreamTableRight right)
 		if (result != ACLCHECK_OK)
 			aclcheck_error(result, OBJECT_TABLE, qualified);
 	}
-	if (right == STREAM_TABLE_CHANGE && !compat_relation_ownercheck(relid, GetUserId()))
+	if (right == STREAM_TABLE_CHANGE && !compat_owns_relation(relid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of stream table \"%s\"", qualified)));
@@ -180,11 +182,45 @@ pgtrickle_change_definition(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* pgtrickle.normalize_query(query text) returns text: the query with every name qualified, under the caller's search_path. */
+/*
+ * pgtrickle.definitions_changed() returns void
+ *
+ * Whoever changes the catalog of stream tables calls this in the same transaction: sessions that keep compiled programs drop
+ * them, and the applier reads the catalog again.
+ */
 Datum
-pgtrickle_normalize_query(PG_FUNCTION_ARGS)
+pgtrickle_definitions_changed(PG_FUNCTION_ARGS)
 {
-	char *query = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Oid namespace_id = get_namespace_oid("pgtrickle", true);
+	Oid definitions_id = OidIsValid(namespace_id) ? get_relname_relid("pgt_definitions", namespace_id) : InvalidOid;
 
-	PG_RETURN_TEXT_P(cstring_to_text(query_normalize(query)));
+	if (OidIsValid(definitions_id))	/* else the extension itself is being dropped */
+		CacheInvalidateRelcacheByRelid(definitions_id);
+	(void) wal_message_emit("catalog", true, false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pgtrickle.stream_table_report(name text, with_analyze boolean) returns table (property text, value text)
+ *
+ * pgtrickle.program_report() for those who may see the stream table.
+ */
+Datum
+pgtrickle_stream_table_report(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StreamTableName found = stream_table_resolve(text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE);
+	Oid argtypes[] = {INT8OID, BOOLOID};
+	Datum arguments[] = {Int64GetDatum(found.pgt_id), PG_GETARG_DATUM(1)};
+	PrivilegedSection section;
+
+	InitMaterializedSRF(fcinfo, 0);
+	privileged_begin(&section);
+	if (SPI_execute_with_args("SELECT property, value FROM pgtrickle.program_report($1, $2)", 2, argtypes,
+							  arguments, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not report on stream table \"%s\"", found.qualified);
+	for (uint64 row = 0; row < SPI_processed; row++)
+		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[row]);
+	privileged_end(&section);
+	return (Datum) 0;
 }

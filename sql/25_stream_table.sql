@@ -1,0 +1,115 @@
+/*
+ * sql/25_stream_table.sql
+ *     Finding stream tables by name, and the gate through which owners change their definitions.
+ *
+ * How rights work in this extension.  Users have no rights on the catalog tables.  What they call is one of:
+ *
+ *   a view, or a function over views     the views run as their owner and show only stream tables on which the *caller* has SELECT
+ *   a function that takes a name         it starts with stream_table_id() (the caller must own it) or stream_table_id_to_see()
+ *                                        (the caller must have SELECT); both use the caller's rights and search_path
+ *   something that writes the catalog    goes through change_definition(), which checks the caller again, in C
+ *
+ * Functions that resolve a name cannot have a search_path of their own.  They contain nothing but calls with qualified names and
+ * no operators, so the caller's search_path decides what the name means and nothing else.
+ */
+
+CREATE FUNCTION pgtrickle.stream_table_id(name text) RETURNS bigint
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_stream_table_id';
+COMMENT ON FUNCTION pgtrickle.stream_table_id(text) IS
+	'id of a stream table that the caller owns; an error if there is none or it is somebody else''s';
+
+CREATE FUNCTION pgtrickle.stream_table_id_to_see(name text) RETURNS bigint
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_stream_table_id_to_see';
+COMMENT ON FUNCTION pgtrickle.stream_table_id_to_see(text) IS
+	'id of a stream table that the caller may read; an error if there is none or it may not';
+
+CREATE FUNCTION pgtrickle.stream_table_id_if_exists(name text) RETURNS bigint
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_stream_table_id_if_exists';
+COMMENT ON FUNCTION pgtrickle.stream_table_id_if_exists(text) IS
+	'id of the stream table that stands where a new one of this name would be created, or null';
+
+CREATE FUNCTION pgtrickle.definitions_changed() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_definitions_changed';
+COMMENT ON FUNCTION pgtrickle.definitions_changed() IS
+	'tells sessions and the applier that the catalog of stream tables has changed';
+REVOKE ALL ON FUNCTION pgtrickle.definitions_changed() FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.change_definition(pgt_id bigint, changes jsonb) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_change_definition';
+COMMENT ON FUNCTION pgtrickle.change_definition(bigint, jsonb) IS
+	'changes schedule, refresh_mode, status or options of a stream table that the caller owns, or has it refilled';
+
+CREATE FUNCTION pgtrickle.stream_table_report(name text, with_analyze boolean)
+	RETURNS TABLE (property text, value text)
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_stream_table_report';
+COMMENT ON FUNCTION pgtrickle.stream_table_report(text, boolean) IS
+	'the delta program of a stream table that the caller may read';
+
+/*
+ * What change_definition() does when the caller may: never called directly.  `changes` has been checked; absent keys stay as they are.
+ *
+ * A stream table that did not follow for a while is filled again, since the applier does not keep changes for it meanwhile.
+ * Its downgrade_reason says why the query cannot be maintained by delta, whatever the mode was at creation.
+ */
+CREATE FUNCTION pgtrickle.apply_change(changed_id bigint, changes jsonb) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	old pgtrickle.pgt_definitions;
+	new_mode text;
+	new_status text := changes->>'status';
+	populated boolean;
+BEGIN
+	SELECT * INTO STRICT old FROM pgtrickle.pgt_definitions WHERE pgt_id = changed_id FOR UPDATE;
+	SELECT is_populated INTO STRICT populated FROM pgtrickle.pgt_frontiers WHERE pgt_id = changed_id;
+	new_mode := coalesce(changes->>'refresh_mode', old.refresh_mode);
+
+	IF new_mode = 'IMMEDIATE' AND old.refresh_mode <> 'IMMEDIATE' THEN
+		RAISE EXCEPTION 'refresh mode IMMEDIATE is not available yet'
+			USING ERRCODE = 'feature_not_supported',
+				HINT = 'Use refresh_mode => ''AUTO'' with schedule => ''continuous''.';
+	ELSIF new_mode = 'DIFFERENTIAL' AND old.downgrade_reason IS NOT NULL THEN
+		RAISE EXCEPTION 'cannot maintain stream table "%" by delta', old.relid::regclass
+			USING ERRCODE = 'feature_not_supported',
+				DETAIL = format('The defining query needs a full refresh: %s.', old.downgrade_reason),
+				HINT = 'Use refresh_mode => ''AUTO'' or ''FULL'', or change the query.';
+	END IF;
+	IF new_status = 'ACTIVE' AND NOT populated THEN
+		new_status := 'INITIALIZING';
+	END IF;
+
+	UPDATE pgtrickle.pgt_definitions SET
+		schedule = coalesce(changes->>'schedule', old.schedule),
+		refresh_mode = new_mode,
+		effective_refresh_mode = CASE
+			WHEN new_mode IN ('FULL', 'IMMEDIATE') THEN new_mode
+			WHEN old.downgrade_reason IS NOT NULL THEN 'FULL'
+			ELSE 'DIFFERENTIAL' END,
+		status = coalesce(new_status, old.status),
+		options = old.options || coalesce(changes->'options', '{}'),
+		updated_at = clock_timestamp()
+	WHERE pgt_id = changed_id;
+
+	IF new_status IN ('ACTIVE', 'INITIALIZING') AND old.status IN ('PAUSED', 'SUSPENDED', 'ERROR') THEN
+		UPDATE pgtrickle.pgt_frontiers SET
+			consecutive_errors = 0, retry_at = NULL,
+			needs_refill = true, refill_reason = coalesce(refill_reason, 'resumed')
+		WHERE pgt_id = changed_id;
+	END IF;
+	IF changes ? 'refill' THEN
+		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = changes->>'refill', retry_at = NULL
+		WHERE pgt_id = changed_id;
+	END IF;
+	PERFORM pgtrickle.definitions_changed();
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.apply_change(bigint, jsonb) IS
+	'what change_definition() does when the caller may';
+REVOKE ALL ON FUNCTION pgtrickle.apply_change(bigint, jsonb) FROM PUBLIC;
