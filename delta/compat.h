@@ -30,4 +30,16 @@
 #define compat_owns_relation(relid, role) pg_class_ownercheck(relid, role)
 #endif
 
+/* Up to 15 a subcommand of ALTER TABLE that recurses to children has a type of its own. */
+#if PG_VERSION_NUM >= 160000
+#define compat_alter_table_type(subtype) (subtype)
+#else
+#define compat_alter_table_type(subtype) \
+	((subtype) == AT_AddColumnRecurse ? AT_AddColumn : \
+	 (subtype) == AT_DropColumnRecurse ? AT_DropColumn : \
+	 (subtype) == AT_AddConstraintRecurse ? AT_AddConstraint : \
+	 (subtype) == AT_DropConstraintRecurse ? AT_DropConstraint : \
+	 (subtype) == AT_ValidateConstraintRecurse ? AT_ValidateConstraint : (subtype))
+#endif
+
 #endif /* PGTRICKLE_COMPAT_H */

@@ -19,6 +19,8 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
+
 PG_FUNCTION_INFO_V1(pgtrickle_ddl_effect);
 PG_FUNCTION_INFO_V1(pgtrickle_dropped_ancestors);
 
@@ -42,7 +44,7 @@ static const char *const effect_names[] = {
 static DdlEffect
 subcommand_effect(AlterTableCmd *command)
 {
-	switch (command->subtype)
+	switch (compat_alter_table_type(command->subtype))
 	{
 		case AT_ColumnDefault:
 		case AT_SetStatistics:
@@ -61,6 +63,7 @@ subcommand_effect(AlterTableCmd *command)
 		case AT_ResetRelOptions:
 		case AT_ReplaceRelOptions:
 		case AT_ReplicaIdentity:
+		case AT_ChangeOwner:
 		case AT_SetTableSpace:
 		case AT_SetLogged:
 			return DDL_HARMLESS;

@@ -1,0 +1,244 @@
+/*
+ * sql/45_ddl_events.sql
+ *     Event triggers: sources that change shape, and stream tables that are altered or dropped by plain DDL.
+ *
+ * For sources a transactional message `ddl <relids>` goes into the WAL, so that the applier learns of the change in order with the
+ * rows around it, and refreshes the stream tables over it in full.  Sources are bound by name: a new relation under the name that
+ * a stream table knows gets the `interest` message at once, so that none of its changes is missed, and counts as a change of the old one.
+ *
+ * Nothing here may get into the way of DDL that is not about stream tables.  These functions run for every CREATE and ALTER of a
+ * relation, so they first ask whether there is any stream table; failures in telling the applier are warnings, which leave
+ * the command alone.  Refused is only what a stream table itself cannot stand.
+ *
+ * SECURITY DEFINER, because whoever runs the DDL cannot read the catalog of stream tables.  They take no arguments from anybody.
+ */
+
+CREATE FUNCTION pgtrickle.ddl_effect(command pg_ddl_command, on_stream_table boolean) RETURNS text
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_ddl_effect';
+COMMENT ON FUNCTION pgtrickle.ddl_effect(pg_ddl_command, boolean) IS
+	'what a command means for readers of the relation: harmless, relation, or stream_table when a stream table could not stand it';
+REVOKE ALL ON FUNCTION pgtrickle.ddl_effect(pg_ddl_command, boolean) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.dropped_ancestors(relid oid) RETURNS SETOF oid
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_dropped_ancestors';
+COMMENT ON FUNCTION pgtrickle.dropped_ancestors(oid) IS
+	'the tables of which a just dropped table was a partition or child';
+REVOKE ALL ON FUNCTION pgtrickle.dropped_ancestors(oid) FROM PUBLIC;
+
+/*
+ * Tells the applier about those of the given relations that stream tables read.  Partitions and children count for the
+ * tables above them.
+ */
+CREATE FUNCTION pgtrickle.tell_sources_changed(relids oid[]) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	changed text;
+BEGIN
+	WITH RECURSIVE family (relid) AS (
+		SELECT unnest(relids)
+		UNION
+		SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid
+	)
+	SELECT string_agg(f.relid::text, ',' ORDER BY f.relid) INTO changed
+	FROM family f
+	WHERE EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.source_relid = f.relid);
+	IF changed IS NOT NULL THEN
+		PERFORM pgtrickle.emit_message('ddl ' || changed, true, false);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.tell_sources_changed(oid[]) IS
+	'writes the message about sources that have changed shape';
+REVOKE ALL ON FUNCTION pgtrickle.tell_sources_changed(oid[]) FROM PUBLIC;
+
+/*
+ * Sources whose name means another relation than the last time.  Returns the old ones, for tell_sources_changed(); their changes are
+ * decoded from here on, before any snapshot that could fill from them.
+ */
+CREATE FUNCTION pgtrickle.rebound_sources() RETURNS oid[]
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	old_relids oid[];
+	new_relids text;
+BEGIN
+	SELECT array_agg(DISTINCT s.source_relid), string_agg(DISTINCT c.oid::text, ',')
+	INTO old_relids, new_relids
+	FROM pgtrickle.pgt_sources s
+	JOIN pg_namespace n ON n.nspname = s.source_schema
+	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.source_name
+	WHERE c.oid <> s.source_relid;
+	IF new_relids IS NOT NULL THEN
+		PERFORM pgtrickle.emit_message(format('interest %s %s', pg_current_xact_id(), new_relids), false, false);
+	END IF;
+	RETURN old_relids;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.rebound_sources() IS
+	'sources whose name has come to mean another relation; announces interest in those';
+REVOKE ALL ON FUNCTION pgtrickle.rebound_sources() FROM PUBLIC;
+
+-- Errors for what a stream table cannot stand.
+CREATE FUNCTION pgtrickle.refuse_ddl(relid oid, command_tag text) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE EXCEPTION 'cannot alter stream table "%" this way', relid::regclass
+		USING ERRCODE = 'feature_not_supported',
+			DETAIL = format('%s would change its columns, its rows or what protects them, which its defining query decides.', command_tag),
+			HINT = 'Change the sources, or drop the stream table and create it with another query.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.refuse_ddl(oid, text) IS
+	'raises the error for DDL that a stream table cannot stand';
+REVOKE ALL ON FUNCTION pgtrickle.refuse_ddl(oid, text) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.on_ddl_command_end() RETURNS event_trigger
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	command record;
+	changed oid[] := '{}';
+	own_changed boolean := false;
+BEGIN
+	IF NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) THEN
+		RETURN;
+	END IF;
+
+	-- first what may be refused, outside of the block that turns errors into warnings
+	FOR command IN
+		SELECT c.objid, c.command_tag, c.object_type, c.classid, d.pgt_id IS NOT NULL AS is_ours,
+			CASE WHEN c.classid = 'pg_class'::regclass THEN pgtrickle.ddl_effect(c.command, d.pgt_id IS NOT NULL) ELSE 'relation' END AS effect
+		FROM pg_event_trigger_ddl_commands() c
+		LEFT JOIN pgtrickle.pgt_definitions d ON d.relid = c.objid AND c.classid = 'pg_class'::regclass
+	LOOP
+		IF command.is_ours AND command.effect = 'stream_table' THEN
+			PERFORM pgtrickle.refuse_ddl(command.objid, command.command_tag);
+		END IF;
+		IF command.classid = 'pg_class'::regclass AND command.object_type IN ('table', 'foreign table') AND EXISTS (
+			SELECT FROM pg_constraint f JOIN pgtrickle.pgt_definitions d ON d.relid = f.confrelid
+			WHERE f.contype = 'f' AND f.conrelid = command.objid)
+		THEN
+			RAISE EXCEPTION 'a foreign key cannot reference a stream table'
+				USING ERRCODE = 'feature_not_supported',
+					DETAIL = 'Refreshes do not fire the triggers that foreign keys work by.',
+					HINT = 'Reference the table that the stream table reads.';
+		END IF;
+		own_changed := own_changed OR command.is_ours;
+		IF command.effect <> 'harmless' THEN
+			changed := changed || CASE
+				WHEN command.classid = 'pg_policy'::regclass
+					THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = command.objid)
+				ELSE command.objid END;
+		END IF;
+	END LOOP;
+
+	BEGIN
+		IF tg_tag = 'ALTER SCHEMA' THEN
+			-- names have changed, so what a stream table knows as its source may be elsewhere
+			changed := changed || ARRAY(
+				SELECT s.source_relid FROM pgtrickle.pgt_sources s
+				JOIN pg_class c ON c.oid = s.source_relid JOIN pg_namespace n ON n.oid = c.relnamespace
+				WHERE (n.nspname, c.relname) <> (s.source_schema, s.source_name));
+			own_changed := true;
+		END IF;
+		PERFORM pgtrickle.tell_sources_changed(changed || pgtrickle.rebound_sources());
+		IF own_changed THEN
+			PERFORM pgtrickle.definitions_changed();
+		END IF;
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING 'could not tell the applier about %: %', tg_tag, sqlerrm
+			USING HINT = 'Call pgtrickle.repair_stream_table() for the stream tables over what was changed.';
+	END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.on_ddl_command_end() IS
+	'event trigger: sources or stream tables were created or altered';
+REVOKE ALL ON FUNCTION pgtrickle.on_ddl_command_end() FROM PUBLIC;
+
+/*
+ * Stream tables that were dropped, with whatever command: their catalog rows and state tables go, too.  For a source `ddl`
+ * is enough: its stream tables keep their last rows, and the applier finds out why they cannot be refreshed.
+ */
+CREATE FUNCTION pgtrickle.on_sql_drop() RETURNS event_trigger
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	dropped oid[];
+	dropped_ids bigint[];
+	state_table regclass;
+BEGIN
+	IF to_regclass('pgtrickle.pgt_definitions') IS NULL OR NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) THEN
+		RETURN;
+	END IF;
+	BEGIN
+		SELECT array_agg(DISTINCT d.objid) INTO dropped
+		FROM pg_event_trigger_dropped_objects() d
+		WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0;
+
+		SELECT array_agg(d.pgt_id) INTO dropped_ids FROM pgtrickle.pgt_definitions d WHERE d.relid = ANY (dropped);
+		FOR state_table IN
+			SELECT s.relid::regclass FROM pgtrickle.pgt_state_tables s JOIN pg_class c ON c.oid = s.relid
+			WHERE s.pgt_id = ANY (dropped_ids)
+		LOOP
+			EXECUTE format('DROP TABLE %s', state_table);
+		END LOOP;
+		DELETE FROM pgtrickle.pgt_definitions WHERE pgt_id = ANY (dropped_ids);
+
+		PERFORM pgtrickle.tell_sources_changed(ARRAY(
+			SELECT d.objid FROM pg_event_trigger_dropped_objects() d WHERE d.classid = 'pg_class'::regclass
+			UNION
+			SELECT a FROM unnest(dropped) relid, pgtrickle.dropped_ancestors(relid) a
+			UNION
+			SELECT to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))
+			FROM pg_event_trigger_dropped_objects() d WHERE d.object_type IN ('policy', 'table constraint')));
+		IF dropped_ids IS NOT NULL THEN
+			PERFORM pgtrickle.definitions_changed();
+		END IF;
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING 'could not clean up after %: %', tg_tag, sqlerrm;
+	END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.on_sql_drop() IS
+	'event trigger: sources or stream tables were dropped';
+REVOKE ALL ON FUNCTION pgtrickle.on_sql_drop() FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.on_table_rewrite() RETURNS event_trigger
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM pgtrickle.tell_sources_changed(ARRAY[pg_event_trigger_table_rewrite_oid()]);
+EXCEPTION WHEN OTHERS THEN
+	RAISE WARNING 'could not tell the applier about a rewritten table: %', sqlerrm
+		USING HINT = 'Call pgtrickle.repair_stream_table() for the stream tables over it.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.on_table_rewrite() IS
+	'event trigger: a source is being rewritten';
+REVOKE ALL ON FUNCTION pgtrickle.on_table_rewrite() FROM PUBLIC;
+
+-- ALWAYS: also in sessions that apply changes of another server.
+CREATE EVENT TRIGGER pgtrickle_ddl_command_end ON ddl_command_end
+	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER SCHEMA',
+		'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW',
+		'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY')
+	EXECUTE FUNCTION pgtrickle.on_ddl_command_end();
+ALTER EVENT TRIGGER pgtrickle_ddl_command_end ENABLE ALWAYS;
+
+CREATE EVENT TRIGGER pgtrickle_sql_drop ON sql_drop
+	EXECUTE FUNCTION pgtrickle.on_sql_drop();
+ALTER EVENT TRIGGER pgtrickle_sql_drop ENABLE ALWAYS;
+
+CREATE EVENT TRIGGER pgtrickle_table_rewrite ON table_rewrite
+	EXECUTE FUNCTION pgtrickle.on_table_rewrite();
+ALTER EVENT TRIGGER pgtrickle_table_rewrite ENABLE ALWAYS;
