@@ -128,7 +128,13 @@ CREATE TABLE pgtrickle.pgt_progress (
 	-- a transaction id taken after the slot was made: fills whose snapshot has a lower xmin may miss changes
 	valid_xid xid8,
 	settled_snapshot pg_snapshot,
-	started_at timestamptz
+	started_at timestamptz,
+	-- a position of the WAL and when it was the end: once ack_lsn has passed it, everything committed before that moment is in
+	-- every stream table that follows its sources (applier_heartbeat)
+	probe_lsn pg_lsn,
+	probed_at timestamptz,
+	-- the moment of the last probe that was passed
+	fresh_at timestamptz
 ) WITH (fillfactor = 10);
 INSERT INTO pgtrickle.pgt_progress DEFAULT VALUES;
 

@@ -14,55 +14,6 @@ COMMENT ON FUNCTION pgtrickle.fence(text) IS
 	'writes and flushes a message that tells the applier, when it comes back on the stream, that it has received everything visible before the call';
 REVOKE ALL ON FUNCTION pgtrickle.fence(text) FROM PUBLIC;
 
-/*
- * The schedule that a stream table follows, calculated ones worked out: the smallest among the stream tables that read it, and
- * so on up to those which say themselves; pgtrickle.default_schedule when nobody reads it.  `reach` walks from each calculated one to
- * its consumers, and stops at those that are not calculated.
- */
-CREATE FUNCTION pgtrickle.resolved_schedules()
-	RETURNS TABLE (pgt_id bigint, schedule_kind text, schedule_ms bigint)
-	LANGUAGE sql STABLE PARALLEL SAFE
-	SET search_path = pg_catalog, pg_temp
-AS $$
-	WITH RECURSIVE told AS (
-		SELECT d.pgt_id, d.relid,
-			CASE WHEN d.refresh_mode = 'IMMEDIATE' THEN 'immediate' ELSE pgtrickle.schedule_kind(d.schedule) END AS kind,
-			pgtrickle.schedule_ms(d.schedule) AS ms
-		FROM pgtrickle.pgt_definitions d
-	), edges AS (
-		SELECT upstream.pgt_id AS upstream_id, s.pgt_id AS consumer_id
-		FROM pgtrickle.pgt_sources s
-		JOIN told upstream ON upstream.relid = s.source_relid
-		WHERE upstream.kind = 'calculated'
-	), reach (pgt_id, consumer_id) AS (
-		SELECT e.upstream_id, e.consumer_id FROM edges e
-		UNION
-		SELECT r.pgt_id, e.consumer_id FROM reach r JOIN edges e ON e.upstream_id = r.consumer_id
-	), wishes AS (
-		SELECT r.pgt_id, c.kind, c.ms FROM reach r JOIN told c ON c.pgt_id = r.consumer_id WHERE c.kind <> 'calculated'
-		UNION ALL
-		-- the ends of the walk that are calculated themselves, also when the walk has no first step
-		SELECT w.pgt_id, pgtrickle.schedule_kind(default_schedule), pgtrickle.schedule_ms(default_schedule)
-		FROM (SELECT t.pgt_id, t.pgt_id AS end_id FROM told t WHERE t.kind = 'calculated'
-			UNION ALL
-			SELECT r.pgt_id, r.consumer_id FROM reach r JOIN told c ON c.pgt_id = r.consumer_id WHERE c.kind = 'calculated') w,
-			pgtrickle.setting('default_schedule') default_schedule
-		WHERE NOT EXISTS (SELECT FROM edges e WHERE e.upstream_id = w.end_id)
-	), smallest AS (
-		SELECT w.pgt_id, min(CASE WHEN w.kind = 'immediate' THEN 0 ELSE w.ms END) AS ms FROM wishes w GROUP BY w.pgt_id
-	)
-	SELECT t.pgt_id,
-		CASE WHEN t.kind <> 'calculated' THEN t.kind
-			WHEN s.ms = 0 THEN 'continuous'
-			WHEN s.ms > 0 THEN 'interval'
-			ELSE 'manual' END,
-		CASE WHEN t.kind <> 'calculated' THEN t.ms ELSE s.ms END
-	FROM told t LEFT JOIN smallest s USING (pgt_id)
-$$;
-COMMENT ON FUNCTION pgtrickle.resolved_schedules() IS
-	'the schedule that each stream table follows, calculated ones worked out';
-REVOKE ALL ON FUNCTION pgtrickle.resolved_schedules() FROM PUBLIC;
-
 -- Kept to one statement: the applier reads it anew at every `catalog` message.
 CREATE FUNCTION pgtrickle.applier_catalog()
 	RETURNS TABLE (
@@ -83,7 +34,7 @@ AS $$
 	JOIN pgtrickle.pgt_frontiers f USING (pgt_id)
 	JOIN pg_class c ON c.oid = d.relid
 	JOIN pg_namespace n ON n.oid = c.relnamespace
-	JOIN pgtrickle.resolved_schedules() r USING (pgt_id)
+	JOIN pgtrickle.pgt_schedules r USING (pgt_id)
 	LEFT JOIN (
 		-- only what the WAL tells about: views are expanded into the tables behind them, the others are read in full
 		SELECT s.pgt_id,
@@ -133,7 +84,10 @@ BEGIN
 		valid_xid = CASE WHEN reason IS NULL THEN coalesce(valid_xid, pg_current_xact_id()) ELSE pg_current_xact_id() END,
 		ack_lsn = CASE WHEN reason IS NULL THEN ack_lsn END,
 		stream_lsn = CASE WHEN reason IS NULL THEN stream_lsn END,
-		settled_snapshot = CASE WHEN reason IS NULL THEN settled_snapshot END;
+		settled_snapshot = CASE WHEN reason IS NULL THEN settled_snapshot END,
+		probe_lsn = CASE WHEN reason IS NULL THEN probe_lsn END,
+		probed_at = CASE WHEN reason IS NULL THEN probed_at END,
+		fresh_at = CASE WHEN reason IS NULL THEN fresh_at END;
 
 	IF reason IS NOT NULL THEN
 		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = reason;
@@ -233,7 +187,11 @@ COMMENT ON FUNCTION pgtrickle.prune_history(integer) IS
 	'deletes history older than pgtrickle.history_retention, at most so many rows, and returns how many';
 REVOKE ALL ON FUNCTION pgtrickle.prune_history(integer) FROM PUBLIC;
 
--- The snapshot is taken after the writing, by a statement of its own, and the insert position after the snapshot.
+/*
+ * A probe remembers where the WAL ended at a moment; when the acknowledged position has passed it, that moment is how fresh every stream
+ * table is whose sources did not change, and the next probe is made.  The snapshot is taken after the writing, by a statement
+ * of its own, and the insert position after the snapshot.
+ */
 CREATE FUNCTION pgtrickle.applier_heartbeat(ack_lsn pg_lsn, stream_lsn pg_lsn)
 	RETURNS TABLE (snapshot text, insert_lsn pg_lsn)
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -241,10 +199,14 @@ CREATE FUNCTION pgtrickle.applier_heartbeat(ack_lsn pg_lsn, stream_lsn pg_lsn)
 AS $$
 #variable_conflict use_column
 BEGIN
-	UPDATE pgtrickle.pgt_progress SET
-		ack_lsn = coalesce(applier_heartbeat.ack_lsn, ack_lsn),
-		stream_lsn = coalesce(applier_heartbeat.stream_lsn, stream_lsn),
-		persisted_at = clock_timestamp();
+	UPDATE pgtrickle.pgt_progress p SET
+		ack_lsn = coalesce(applier_heartbeat.ack_lsn, p.ack_lsn),
+		stream_lsn = coalesce(applier_heartbeat.stream_lsn, p.stream_lsn),
+		persisted_at = clock_timestamp(),
+		fresh_at = CASE WHEN passed THEN p.probed_at ELSE p.fresh_at END,
+		probe_lsn = CASE WHEN passed OR p.probe_lsn IS NULL THEN pg_current_wal_insert_lsn() ELSE p.probe_lsn END,
+		probed_at = CASE WHEN passed OR p.probe_lsn IS NULL THEN clock_timestamp() ELSE p.probed_at END
+	FROM (SELECT coalesce(applier_heartbeat.ack_lsn, q.ack_lsn) >= q.probe_lsn FROM pgtrickle.pgt_progress q) probe (passed);
 	PERFORM pgtrickle.prune_history();
 	snapshot := pg_current_snapshot()::text;
 	insert_lsn := pg_current_wal_insert_lsn();
