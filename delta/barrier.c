@@ -34,6 +34,9 @@
 #include "replication/slot.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -51,7 +54,6 @@
 
 PG_FUNCTION_INFO_V1(pgtrickle_refresh_stream_table);
 PG_FUNCTION_INFO_V1(pgtrickle_wait_fresh);
-PG_FUNCTION_INFO_V1(pgtrickle_wait_fresh_lsn);
 PG_FUNCTION_INFO_V1(pgtrickle_verify_answer);
 
 /* What the repeated query tells; texts live in the memory context of the wait. */
@@ -158,7 +160,7 @@ barrier_look(Barrier *barrier)
 	FullTransactionId own_xid = GetTopFullTransactionIdIfAny();
 	Datum arguments[] = {Int64GetDatum(barrier->table.pgt_id),
 						 barrier->wanted_snapshot,
-						 FullTransactionIdGetDatum(own_xid),
+						 UInt64GetDatum(U64FromFullTransactionId(own_xid)),
 						 TimestampTzGetDatum(barrier->started_at),
 						 barrier->nonce == NULL ? (Datum) 0 : CStringGetTextDatum(barrier->nonce)};
 	char nulls[] = {' ', ' ', FullTransactionIdIsValid(own_xid) ? ' ' : 'n', ' ', barrier->nonce == NULL ? 'n' : ' '};
@@ -316,7 +318,7 @@ applier_is_connected(const char *slot_name)
 	if (slot != NULL)
 	{
 		SpinLockAcquire(&slot->mutex);
-		connected = compat_slot_is_active(slot);
+		connected = slot->active_pid != 0;
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(ReplicationSlotControlLock);
@@ -500,7 +502,7 @@ barrier_schedule_ms(Barrier *barrier)
 	Oid argtypes[] = {INT8OID};
 	Datum arguments[] = {Int64GetDatum(barrier->table.pgt_id)};
 	SPIPlanPtr plan =
-		SPI_prepare("SELECT schedule_ms FROM pgtrickle.resolved_schedules() WHERE pgt_id = $1", 1, argtypes);
+		SPI_prepare("SELECT schedule_ms FROM pgtrickle.pgt_schedules WHERE pgt_id = $1", 1, argtypes);
 	int64 schedule_ms = -1;
 
 	execute_with_latest_snapshot(plan, arguments, NULL);
@@ -579,34 +581,9 @@ interval_ms(Interval *interval)
 	return Min(result, INT64CONST(10) * 366 * 86400000);
 }
 
-/*
- * pgtrickle.wait_fresh(name text, timeout interval) returns boolean
- *
- * True as soon as everything committed before the call is in; false when that has not happened in time.
- */
-Datum
-pgtrickle_wait_fresh(PG_FUNCTION_ARGS)
-{
-	Barrier barrier;
-	int64 timeout_ms = interval_ms(PG_GETARG_INTERVAL_P(1));
-	bool fresh = true;
-
-	refuse_during_recovery("wait for a stream table without an LSN",
-						   "Give the LSN on the primary: pgtrickle.wait_fresh(name, lsn).");
-	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE, timeout_ms);
-	if (!barrier.state.created_by_us)
-	{
-		refuse_own_change(&barrier);
-		XLogFlush(barrier.insert_lsn);	/* walsenders send only what is flushed */
-		fresh = barrier_wait_fresh(&barrier);
-	}
-	barrier_end(&barrier);
-	PG_RETURN_BOOL(fresh);
-}
-
 /* On a standby only what the applier persisted tells how far a stream table is. */
 static bool
-barrier_wait_fresh_on_standby(Barrier *barrier, XLogRecPtr source_lsn)
+barrier_wait_on_standby(Barrier *barrier, XLogRecPtr source_lsn)
 {
 	while (barrier->state.exists && barrier->state.ack_lsn < source_lsn)
 	{
@@ -617,38 +594,55 @@ barrier_wait_fresh_on_standby(Barrier *barrier, XLogRecPtr source_lsn)
 	return barrier->state.exists;
 }
 
+/* Waits until the WAL has reached a position, and wants what is visible then. */
+static bool
+barrier_wait_for_lsn(Barrier *barrier, XLogRecPtr source_lsn)
+{
+	while (barrier->insert_lsn < source_lsn)
+	{
+		if (!barrier_sleep(barrier))
+			return false;
+		barrier_take_snapshot(barrier);
+	}
+	barrier_look(barrier);
+	return true;
+}
+
+static bool
+barrier_wait(Barrier *barrier, XLogRecPtr source_lsn)
+{
+	if (RecoveryInProgress())
+		return barrier_wait_on_standby(barrier, source_lsn);
+	if (barrier->state.created_by_us)
+		return true;			/* its first fill has just seen everything */
+	refuse_own_change(barrier);
+	if (!barrier_wait_for_lsn(barrier, source_lsn))
+		return false;
+	XLogFlush(barrier->insert_lsn); /* walsenders send only what is flushed */
+	return barrier_wait_fresh(barrier);
+}
+
 /*
- * pgtrickle.wait_fresh(name text, source_lsn pg_lsn, timeout interval) returns boolean
+ * pgtrickle.wait_fresh(name text, timeout interval, source_lsn pg_lsn) returns boolean
  *
- * The same for what was committed before that position of the WAL.  On the primary it waits for the position, if that
- * lies ahead, and then for what is visible by then.
+ * True as soon as everything is in that was committed before the call, or before that position of the WAL; false when that has not
+ * happened in time.
  */
 Datum
-pgtrickle_wait_fresh_lsn(PG_FUNCTION_ARGS)
+pgtrickle_wait_fresh(PG_FUNCTION_ARGS)
 {
 	Barrier barrier;
-	XLogRecPtr source_lsn = PG_GETARG_LSN(1);
-	int64 timeout_ms = interval_ms(PG_GETARG_INTERVAL_P(2));
-	bool fresh = true;
+	XLogRecPtr source_lsn = PG_ARGISNULL(2) ? InvalidXLogRecPtr : PG_GETARG_LSN(2);
+	bool fresh;
 
-	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE, timeout_ms);
-	if (RecoveryInProgress())
-		fresh = barrier_wait_fresh_on_standby(&barrier, source_lsn);
-	else if (!barrier.state.created_by_us)
-	{
-		refuse_own_change(&barrier);
-		while (fresh && barrier.insert_lsn < source_lsn)
-		{
-			fresh = barrier_sleep(&barrier);
-			barrier_take_snapshot(&barrier);
-		}
-		if (fresh)
-		{
-			XLogFlush(barrier.insert_lsn);
-			barrier_look(&barrier);
-			fresh = barrier_wait_fresh(&barrier);
-		}
-	}
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	if (PG_ARGISNULL(2))
+		refuse_during_recovery("wait for a stream table without an LSN",
+							   "Give a position of the primary's WAL as source_lsn.");
+	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE,
+				  interval_ms(PG_GETARG_INTERVAL_P(1)));
+	fresh = barrier_wait(&barrier, source_lsn);
 	barrier_end(&barrier);
 	PG_RETURN_BOOL(fresh);
 }

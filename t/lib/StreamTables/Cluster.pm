@@ -344,7 +344,7 @@ sub wait_fresh
 	{
 		my ($rc, $stdout, $stderr) = $self->psql($self->dbname,
 			'SELECT pgtrickle.wait_fresh(' . sql_literal($name) . ", '${timeout}s')");
-		next if $rc == 0;
+		next if $rc == 0 && $stdout eq 't';
 		$self->check_applier;
 		confess "could not wait for stream table \"$name\": $stderr\n"
 		  . "the end of the applier's log:\n"

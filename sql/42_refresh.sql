@@ -1,0 +1,107 @@
+/*
+ * sql/42_refresh.sql
+ *     Waiting for the applier: refresh now, wait until fresh, verify.
+ *
+ * The waiting is in the library (delta/barrier.c, which also says what "fresh" means exactly).  None of these
+ * can contain changes of the calling transaction: the applier reads what has been committed.
+ */
+
+CREATE FUNCTION pgtrickle.refresh_stream_table(name text) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_refresh_stream_table';
+COMMENT ON FUNCTION pgtrickle.refresh_stream_table(text) IS
+	'refreshes a stream table now; when it returns, everything committed before the call is in';
+
+CREATE FUNCTION pgtrickle.wait_fresh(name text, timeout interval DEFAULT '30s', source_lsn pg_lsn DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_wait_fresh';
+COMMENT ON FUNCTION pgtrickle.wait_fresh(text, interval, pg_lsn) IS
+	'waits until everything committed before the call, or before a position of the WAL, is in; false when that took longer than the timeout';
+
+CREATE FUNCTION pgtrickle.verify_answer(name text) RETURNS jsonb
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_verify_answer';
+COMMENT ON FUNCTION pgtrickle.verify_answer(text) IS
+	'compares a stream table with its query inside a tick: row_count, difference_count, snapshot, differences';
+
+CREATE FUNCTION pgtrickle.verify(name text)
+	RETURNS TABLE (kind text, copies bigint, row_data jsonb)
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+AS $$
+	SELECT d.kind, d.copies, d."row"
+	FROM pg_catalog.jsonb_to_recordset(
+		pg_catalog.jsonb_extract_path(pgtrickle.verify_answer(name), 'differences'))
+		AS d (kind text, copies bigint, "row" jsonb)
+$$;
+COMMENT ON FUNCTION pgtrickle.verify(text) IS
+	'the rows in which a stream table and its defining query differ at one snapshot: none; at most 100 are returned';
+
+-- One after the other, each in a tick of its own.
+CREATE FUNCTION pgtrickle.verify_all()
+	RETURNS TABLE (pgt_schema text, pgt_name text, row_count bigint, difference_count bigint)
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.pgt_schema, s.pgt_name, (a.answer->>'row_count')::bigint, (a.answer->>'difference_count')::bigint
+	FROM (SELECT pgt_schema, pgt_name FROM pgtrickle.pgt_stream_tables
+		WHERE status IN ('ACTIVE', 'INITIALIZING') AND has_table_privilege(pgt_relid, 'SELECT')
+		ORDER BY pgt_id OFFSET 0) s,
+		LATERAL (SELECT pgtrickle.verify_answer(format('%I.%I', s.pgt_schema, s.pgt_name)) OFFSET 0) a (answer)
+$$;
+COMMENT ON FUNCTION pgtrickle.verify_all() IS
+	'verifies all stream tables that the caller may read and that are neither paused nor suspended';
+
+CREATE FUNCTION pgtrickle.get_staleness(name text)
+	RETURNS TABLE (staleness interval, data_timestamp timestamptz, staleness_seconds double precision, status text,
+		last_refresh_at timestamptz)
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+AS $$
+	SELECT * FROM pgtrickle.staleness_by_id(pgtrickle.stream_table_id_to_see(name))
+$$;
+COMMENT ON FUNCTION pgtrickle.get_staleness(text) IS
+	'how far behind its sources a stream table can be at most';
+
+CREATE FUNCTION pgtrickle.staleness_by_id(pgt_id bigint)
+	RETURNS TABLE (staleness interval, data_timestamp timestamptz, staleness_seconds double precision, status text,
+		last_refresh_at timestamptz)
+	LANGUAGE sql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT f.staleness, f.fresh_at, extract(epoch FROM f.staleness)::double precision, s.status, s.last_refresh_at
+	FROM pgtrickle.pgt_stream_tables s
+	JOIN pgtrickle.pgt_freshness f USING (pgt_id)
+	WHERE s.pgt_id = staleness_by_id.pgt_id
+$$;
+COMMENT ON FUNCTION pgtrickle.staleness_by_id(bigint) IS
+	'what get_staleness() returns';
+
+CREATE FUNCTION pgtrickle.staleness_seconds(name text) RETURNS double precision
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+AS $$
+	SELECT staleness_seconds FROM pgtrickle.staleness_by_id(pgtrickle.stream_table_id_to_see(name))
+$$;
+COMMENT ON FUNCTION pgtrickle.staleness_seconds(text) IS
+	'how far behind its sources a stream table can be at most, in seconds';
+
+CREATE FUNCTION pgtrickle.is_staler_than(pgt_id bigint, max_age interval) RETURNS boolean
+	LANGUAGE sql VOLATILE STRICT
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce((SELECT staleness <= max_age FROM pgtrickle.staleness_by_id(pgt_id)), false) = false
+$$;
+COMMENT ON FUNCTION pgtrickle.is_staler_than(bigint, interval) IS
+	'is a stream table staler than that, or not filled at all';
+
+CREATE FUNCTION pgtrickle.refresh_if_stale(p_name text, p_max_age interval DEFAULT '5 minutes') RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+AS $$
+BEGIN
+	IF pgtrickle.is_staler_than(pgtrickle.stream_table_id(p_name), p_max_age) THEN
+		PERFORM pgtrickle.refresh_stream_table(p_name);
+		RETURN true;
+	END IF;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.refresh_if_stale(text, interval) IS
+	'refreshes a stream table if it may be staler than that, and returns whether it did';
