@@ -10,16 +10,23 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h" /* was part of postgres.h */
+#endif
+
 #include "catalog/pg_class.h"
 #include "replication/message.h"
 #include "utils/acl.h"
 
 /* Since 17 the server can flush a message itself; before, wal_message.c does. */
 #if PG_VERSION_NUM >= 170000
-#define compat_log_logical_message(prefix, message, size, transactional) \
+#define compat_log_logical_message(prefix, message, size, transactional)                           \
 	LogLogicalMessage(prefix, message, size, transactional, false)
 #else
-#define compat_log_logical_message(prefix, message, size, transactional) \
+#define compat_log_logical_message(prefix, message, size, transactional)                           \
 	LogLogicalMessage(prefix, message, size, transactional)
 #endif
 
@@ -34,12 +41,62 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_alter_table_type(subtype) (subtype)
 #else
-#define compat_alter_table_type(subtype) \
-	((subtype) == AT_AddColumnRecurse ? AT_AddColumn : \
-	 (subtype) == AT_DropColumnRecurse ? AT_DropColumn : \
-	 (subtype) == AT_AddConstraintRecurse ? AT_AddConstraint : \
-	 (subtype) == AT_DropConstraintRecurse ? AT_DropConstraint : \
-	 (subtype) == AT_ValidateConstraintRecurse ? AT_ValidateConstraint : (subtype))
+#define compat_alter_table_type(subtype)                                                           \
+	((subtype) == AT_AddColumnRecurse			 ? AT_AddColumn                                    \
+	 : (subtype) == AT_DropColumnRecurse		 ? AT_DropColumn                                   \
+	 : (subtype) == AT_AddConstraintRecurse		 ? AT_AddConstraint                                \
+	 : (subtype) == AT_DropConstraintRecurse	 ? AT_DropConstraint                               \
+	 : (subtype) == AT_ValidateConstraintRecurse ? AT_ValidateConstraint                           \
+												 : (subtype))
 #endif
+
+/*
+ * Which indexes an UPDATE has to feed.  Up to 15 that is all or none; 16 knows a third answer, only
+ * those that summarize blocks (BRIN).
+ */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes CompatUpdateIndexes;
+
+#define COMPAT_UPDATE_NO_INDEXES TU_None
+#else
+typedef bool CompatUpdateIndexes;
+
+#define COMPAT_UPDATE_NO_INDEXES false
+#endif
+
+/* Index entries for a row that was inserted. */
+static inline List *
+compat_insert_index_entries(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false);
+#else
+	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* Index entries for the new version of a row; `which` is table_tuple_update's answer, not "none". */
+static inline List *
+compat_update_index_entries(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate,
+							CompatUpdateIndexes which)
+{
+	Assert(which != COMPAT_UPDATE_NO_INDEXES);
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
+								 which == TU_Summarizing);
+#else
+	return ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL);
+#endif
+}
+
+static inline IndexScanDesc
+compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
 
 #endif /* PGTRICKLE_COMPAT_H */

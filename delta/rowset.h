@@ -24,12 +24,17 @@
 
 typedef struct Rowset
 {
-	char	   *name;			/* the name SQL uses, for instance __pgt_delta_16385 */
-	TupleDesc	tupdesc;		/* the columns, and __w as the last one */
-	Tuplestorestate *store;
-	int64		row_count;
-	bool		has_deletes;	/* some weight is negative */
+	char					  *name; /* the name SQL uses, for instance __pgt_delta_16385 */
+	TupleDesc				   tupdesc; /* the columns, and __w as the last one */
+	Tuplestorestate			  *store;
+	int64					   row_count;
+	bool					   has_deletes; /* some weight is negative */
 	EphemeralNamedRelationData enr; /* filled by rowset_register */
+
+	/* rowset.c's own */
+	MemoryContext context; /* holds all of the above and the rows */
+	Datum		 *values; /* room for one row with its weight */
+	bool		 *nulls;
 } Rowset;
 
 /*
@@ -39,15 +44,19 @@ typedef struct Rowset
  */
 extern TupleDesc rowset_tupdesc_for(TupleDesc columns);
 
-/* An empty rowset over `tupdesc` (which must end in __w), spilling past work_mem. */
+/* An empty rowset over `tupdesc` (copied; must end in __w), spilling past work_mem, or past a given limit. */
 extern Rowset *rowset_create(const char *name, TupleDesc tupdesc);
-extern void rowset_free(Rowset *rowset);
+extern Rowset *rowset_create_limited(const char *name, TupleDesc tupdesc, int memory_kb_max);
+extern void	   rowset_free(Rowset *rowset);
 
 /* Adds one row: `values` and `nulls` hold tupdesc->natts - 1 columns; the weight comes apart. */
-extern void rowset_put_values(Rowset *rowset, Datum *values, bool *nulls, int32 weight);
+extern void rowset_put_values(Rowset *rowset, const Datum *values, const bool *nulls, int32 weight);
 
 /* Adds the row in `slot`, whose last attribute is the weight. */
 extern void rowset_put_slot(Rowset *rowset, TupleTableSlot *slot);
+
+/* The same with another weight, split over several rows if it needs more than 32 bits. */
+extern void rowset_put_slot_weighted(Rowset *rowset, TupleTableSlot *slot, int64 weight);
 
 /* A minimal-tuple slot fit for reading the rowset; the caller drops it. */
 extern TupleTableSlot *rowset_make_slot(Rowset *rowset);
@@ -56,6 +65,9 @@ extern TupleTableSlot *rowset_make_slot(Rowset *rowset);
 extern void rowset_rewind(Rowset *rowset);
 extern bool rowset_next(Rowset *rowset, TupleTableSlot *slot);
 
+/* Nothing has spilled: the tuples that rowset_next puts into a slot stay where they are until a row is added. */
+extern bool rowset_in_memory(Rowset *rowset);
+
 /* The weight of the row in a slot of this rowset. */
 extern int32 rowset_weight(Rowset *rowset, TupleTableSlot *slot);
 
@@ -63,4 +75,4 @@ extern int32 rowset_weight(Rowset *rowset, TupleTableSlot *slot);
 extern void rowset_register(Rowset *rowset);
 extern void rowset_unregister(Rowset *rowset);
 
-#endif							/* PGTRICKLE_ROWSET_H */
+#endif /* PGTRICKLE_ROWSET_H */
