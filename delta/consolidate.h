@@ -12,8 +12,8 @@
 #include "rowset.h"
 
 /*
- * The net rows of `input`, as a new rowset with the given name.  Memory is bounded by work_mem (sorts
- * by hash on disk beyond).  `input` may have been read before; it is not freed.
+ * The net rows of `input`, as a new rowset with the given name.  Memory is bounded by work_mem (dealt
+ * out by hash to disk beyond).  `input` may have been read before; it is not freed.
  */
 extern Rowset *consolidate(Rowset *input, const char *name);
 
@@ -26,4 +26,8 @@ extern uint64 row_image_hash(TupleDesc tupdesc, int natts, const Datum *values, 
 extern bool row_image_equal(TupleDesc tupdesc, int natts, const Datum *values1, const bool *nulls1,
 							const Datum *values2, const bool *nulls2);
 
-#endif							/* PGTRICKLE_CONSOLIDATE_H */
+/* The same for one column. */
+extern bool
+value_image_equal(Form_pg_attribute att, Datum value1, bool null1, Datum value2, bool null2);
+
+#endif /* PGTRICKLE_CONSOLIDATE_H */
