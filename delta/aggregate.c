@@ -62,7 +62,7 @@ typedef struct AggregateColumn
 typedef struct AggregateBuild
 {
 	Compiler   *compiler;
-	Block	   *block;
+	QueryBlock *block;
 	ProgramState *state;
 	List	   *keys;			/* of Expr over the block's inputs */
 	List	   *key_columns;	/* of StateColumn */
@@ -755,7 +755,7 @@ add_output(AggregateBuild *build, List *rowsets)
 }
 
 Compiled *
-compile_aggregate(Compiler *compiler, Block *block)
+compile_aggregate(Compiler *compiler, QueryBlock *block)
 {
 	AggregateBuild *build = palloc0(sizeof(AggregateBuild));
 	ListCell   *lc;

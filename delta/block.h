@@ -26,14 +26,14 @@ typedef struct BlockInput
 	List	   *key;			/* of int: attribute numbers that are unique and not NULL together; NIL: none */
 } BlockInput;
 
-typedef struct Block
+typedef struct QueryBlock
 {
 	Query	   *query;			/* the normalised level; its rtable holds the inputs' rtes */
 	List	   *inputs;			/* of BlockInput */
 	List	   *quals;			/* of Expr, ANDed */
 	List	   *states;			/* of ProgramState: those that the inputs' new states name */
 	DeltaProgram *program;
-} Block;
+} QueryBlock;
 
 /* What a compiled level offers to the level above. */
 typedef struct Compiled
@@ -75,7 +75,7 @@ extern void step_add_input(ProgramStep *step, int rowset);
 extern char *program_new_rowset_name(Compiler *compiler, const char *what);
 
 /* normalize.c: NULL when some part has no rule. */
-extern Block *block_from_query(Compiler *compiler, Query *query);
+extern QueryBlock *block_from_query(Compiler *compiler, Query *query);
 
 /* join.c: the terms of the delta of the block's FROM and WHERE. */
 
@@ -84,16 +84,16 @@ extern Block *block_from_query(Compiler *compiler, Query *query);
  * input i) read from their deltas and the others in their new state.  The sign is that of inclusion and exclusion.  With no input changed:
  * all rows of the new state, weight 1.
  */
-extern Query *join_term(Block *block, uint64 changed, List *targets);
+extern Query *join_term(QueryBlock *block, uint64 changed, List *targets);
 
 /* UNION ALL of the terms for every non-empty subset of `changed`, as text. */
-extern char *join_delta_sql(Block *block, uint64 changed, List *targets);
+extern char *join_delta_sql(QueryBlock *block, uint64 changed, List *targets);
 
 /* Which inputs change, as bits; which rowsets those are, into the step, in input order. */
-extern void join_add_inputs(Block *block, ProgramStep *step);
+extern void join_add_inputs(QueryBlock *block, ProgramStep *step);
 
 /* Translates the step's "which step inputs are not empty" into "which block inputs changed". */
-extern uint64 join_changed_inputs(Block *block, uint64 nonempty);
+extern uint64 join_changed_inputs(QueryBlock *block, uint64 nonempty);
 
 /* A column list that names a rowset or state like a table. */
 extern RangeTblEntry *named_rte(const char *name, const char *alias, List *colnames, List *coltypes,
@@ -103,10 +103,10 @@ extern RangeTblEntry *named_rte(const char *name, const char *alias, List *colna
 extern Query *simple_query(List *rtable, List *quals, List *targets);
 
 /* key.c: output columns (of targets) that identify a row of a join; NIL: none. */
-extern List *join_key(Block *block, List *targets);
+extern List *join_key(QueryBlock *block, List *targets);
 
 /* project.c, aggregate.c, distinct.c, union.c: one operator each. */
-extern Compiled *compile_projection(Compiler *compiler, Block *block);
+extern Compiled *compile_projection(Compiler *compiler, QueryBlock *block);
 
 /*
  * Adds a step that reads rows of a state (with weights, from one or more rowsets of its columns) and yields `targets` where `quals` hold; both refer to
@@ -117,7 +117,7 @@ extern Compiled *project_state(Compiler *compiler, ProgramState *state, const ch
 
 /* The columns of a state, as Vars see them. */
 extern RangeTblEntry *state_rte(ProgramState *state, const char *name, bool with_weight);
-extern Compiled *compile_aggregate(Compiler *compiler, Block *block);
+extern Compiled *compile_aggregate(Compiler *compiler, QueryBlock *block);
 extern Compiled *compile_distinct(Compiler *compiler, Compiled *input);
 extern Compiled *compile_union_all(Compiler *compiler, Query *query);
 

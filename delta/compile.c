@@ -61,7 +61,7 @@ drop_sorting(Query *query)
 Compiled *
 compile_level(Compiler *compiler, Query *query)
 {
-	Block	   *block;
+	QueryBlock *block;
 	Compiled   *compiled;
 
 	check_stack_depth();

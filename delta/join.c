@@ -109,7 +109,7 @@ weight_var(BlockInput *input, int rtindex)
 }
 
 static const char *
-input_rowset_name(Block *block, int input_no)
+input_rowset_name(QueryBlock *block, int input_no)
 {
 	BlockInput *input = list_nth(block->inputs, input_no);
 	ProgramRowset *rowset = list_nth(block->program->rowsets, input->rowset);
@@ -121,7 +121,7 @@ input_rowset_name(Block *block, int input_no)
  * One term: `delta` inputs from their deltas, `old` inputs from the telescoping sum's old states.
  */
 static Query *
-join_term_general(Block *block, uint64 delta, uint64 old, bool negative, List *targets)
+join_term_general(QueryBlock *block, uint64 delta, uint64 old, bool negative, List *targets)
 {
 	List	   *rtable = NIL;
 	Node	   *weight = NULL;
@@ -155,7 +155,7 @@ join_term_general(Block *block, uint64 delta, uint64 old, bool negative, List *t
 }
 
 Query *
-join_term(Block *block, uint64 changed, List *targets)
+join_term(QueryBlock *block, uint64 changed, List *targets)
 {
 	bool		negative = changed != 0 && pg_popcount64(changed) % 2 == 0;
 
@@ -164,7 +164,7 @@ join_term(Block *block, uint64 changed, List *targets)
 
 /* "WITH __pgt_old_3 AS NOT MATERIALIZED (new UNION ALL -delta), ..." for the inputs in `old`. */
 static void
-append_old_states(StringInfo sql, Block *block, uint64 old)
+append_old_states(StringInfo sql, QueryBlock *block, uint64 old)
 {
 	const char *separator = "WITH ";
 
@@ -214,7 +214,7 @@ append_old_states(StringInfo sql, Block *block, uint64 old)
 }
 
 static char *
-join_telescoping_sql(Block *block, uint64 changed, List *targets)
+join_telescoping_sql(QueryBlock *block, uint64 changed, List *targets)
 {
 	StringInfoData sql;
 	int			first = pg_rightmost_one_pos64(changed);
@@ -236,7 +236,7 @@ join_telescoping_sql(Block *block, uint64 changed, List *targets)
 }
 
 char *
-join_delta_sql(Block *block, uint64 changed, List *targets)
+join_delta_sql(QueryBlock *block, uint64 changed, List *targets)
 {
 	StringInfoData sql;
 	uint64		subset;
@@ -257,7 +257,7 @@ join_delta_sql(Block *block, uint64 changed, List *targets)
 }
 
 void
-join_add_inputs(Block *block, ProgramStep *step)
+join_add_inputs(QueryBlock *block, ProgramStep *step)
 {
 	ListCell   *lc;
 
@@ -271,7 +271,7 @@ join_add_inputs(Block *block, ProgramStep *step)
 }
 
 uint64
-join_changed_inputs(Block *block, uint64 nonempty)
+join_changed_inputs(QueryBlock *block, uint64 nonempty)
 {
 	uint64		changed = 0;
 	int			step_input = 0;

@@ -17,7 +17,7 @@
 
 /* ANDed conditions of the form column = column. */
 static List *
-column_equalities(Block *block)
+column_equalities(QueryBlock *block)
 {
 	List	   *pairs = NIL;
 	ListCell   *lc;
@@ -59,7 +59,7 @@ equated_elsewhere(List *equalities, int input_no, AttrNumber attno, Bitmapset *l
 }
 
 static Bitmapset *
-determined_inputs(Block *block, List *equalities)
+determined_inputs(QueryBlock *block, List *equalities)
 {
 	Bitmapset  *left_out = NULL;
 
@@ -120,7 +120,7 @@ visible_column(List *targets, List *equalities, int input_no, AttrNumber attno)
 }
 
 List *
-join_key(Block *block, List *targets)
+join_key(QueryBlock *block, List *targets)
 {
 	List	   *equalities = column_equalities(block);
 	Bitmapset  *left_out = determined_inputs(block, equalities);

@@ -386,11 +386,11 @@ describe_input(Compiler *compiler, Query *query, int rtindex)
 	}
 }
 
-Block *
+QueryBlock *
 block_from_query(Compiler *compiler, Query *query)
 {
 	FlattenContext context = {compiler, NIL, NIL};
-	Block	   *block = palloc0(sizeof(Block));
+	QueryBlock *block = palloc0(sizeof(QueryBlock));
 	bool		complete = true;
 
 	if (!level_is_supported(compiler, query) || !flatten_from(&context, (Node *) query->jointree))

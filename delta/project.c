@@ -19,7 +19,7 @@
 
 typedef struct ProjectionBuild
 {
-	Block	   *block;
+	QueryBlock *block;
 	List	   *targets;
 } ProjectionBuild;
 
@@ -54,7 +54,7 @@ visible_targets(List *targets)
 }
 
 Compiled *
-compile_projection(Compiler *compiler, Block *block)
+compile_projection(Compiler *compiler, QueryBlock *block)
 {
 	Compiled   *compiled = palloc0(sizeof(Compiled));
 	ProjectionBuild *build = palloc0(sizeof(ProjectionBuild));

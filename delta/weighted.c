@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
