@@ -21,6 +21,11 @@
 #include "replication/message.h"
 #include "utils/acl.h"
 
+/* 18 writes it before the declaration, and has dropped the old spelling. */
+#ifndef pg_noreturn
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* Since 17 the server can flush a message itself; before, wal_message.c does. */
 #if PG_VERSION_NUM >= 170000
 #define compat_log_logical_message(prefix, message, size, transactional)                           \

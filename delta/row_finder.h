@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "apply.h"
+#include "compat.h"
 #include "key_order.h"
 #include "table_writer.h"
 
@@ -39,8 +40,8 @@ extern TupleTableSlot *row_finder_next(RowFinder *finder);
  * A row that the delta takes away is not there, or not `missing` times.  `values`: the row in live layout; with
  * `key_only`, just the locator's key.
  */
-extern void row_finder_report_missing(RowFinder *finder, const char *stream_table_name,
-									  int64 missing, const Datum *values, const bool *nulls,
-									  bool key_only) pg_attribute_noreturn();
+pg_noreturn extern void row_finder_report_missing(RowFinder *finder, const char *stream_table_name,
+												  int64 missing, const Datum *values,
+												  const bool *nulls, bool key_only);
 
 #endif /* PGTRICKLE_ROW_FINDER_H */
