@@ -165,7 +165,7 @@ add_hashed_row(HashedRows *hashed, TupleTableSlot *slot, int32 weight, bool stay
 		(HashedRow){.hash = (int64) row_image_hash(slot->tts_tupleDescriptor,
 												   slot->tts_tupleDescriptor->natts - 1,
 												   slot->tts_values, slot->tts_isnull),
-					.tuple = stays ? tuple : heap_copy_minimal_tuple(tuple),
+					.tuple = stays ? tuple : compat_copy_minimal_tuple(tuple),
 					.copies = -(int64) weight};
 	MemoryContextSwitchTo(oldcontext);
 	hashed->bytes += sizeof(HashedRow) + (stays ? 0 : tuple->t_len);

@@ -26,6 +26,13 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
+/* 18 can reserve room before the copy. */
+#if PG_VERSION_NUM >= 180000
+#define compat_copy_minimal_tuple(tuple) heap_copy_minimal_tuple(tuple, 0)
+#else
+#define compat_copy_minimal_tuple(tuple) heap_copy_minimal_tuple(tuple)
+#endif
+
 /* Since 17 the server can flush a message itself; before, wal_message.c does. */
 #if PG_VERSION_NUM >= 170000
 #define compat_log_logical_message(prefix, message, size, transactional)                           \

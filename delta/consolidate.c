@@ -192,7 +192,7 @@ net_table_add(NetTable *table, MinimalTuple tuple, uint64 hash, int32 weight, bo
 		{
 			MemoryContext oldcontext = MemoryContextSwitchTo(table->context);
 
-			table->rows[row].tuple = heap_copy_minimal_tuple(tuple);
+			table->rows[row].tuple = compat_copy_minimal_tuple(tuple);
 			table->bytes += tuple->t_len;
 			MemoryContextSwitchTo(oldcontext);
 		}

@@ -137,7 +137,7 @@ sort_in_place(KeyedRows *rows)
 		row->tuple = ((MinimalTupleTableSlot *) rows->slot)->mintuple;
 		if (!stays)
 		{
-			row->tuple = heap_copy_minimal_tuple(row->tuple);
+			row->tuple = compat_copy_minimal_tuple(row->tuple);
 			ExecStoreMinimalTuple(row->tuple, rows->slot, false);
 		}
 		row->keys = palloc(Max(nkeys, 1) * sizeof(Datum));
