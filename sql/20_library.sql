@@ -36,6 +36,16 @@ CREATE FUNCTION pgtrickle.parse_duration_seconds(duration text) RETURNS bigint
 COMMENT ON FUNCTION pgtrickle.parse_duration_seconds(text) IS
 	'a duration such as 1h30m in seconds, rounded down';
 
+/*
+ * An owner may write these two columns through functions that everybody may call.  What cannot be read would stop the applier, and
+ * the views, for everybody.
+ */
+ALTER TABLE pgtrickle.pgt_definitions
+	ADD CHECK (schedule = pgtrickle.check_schedule(schedule)),
+	ADD CHECK (jsonb_typeof(options) = 'object'
+		AND (options->>'fuse_ceiling')::bigint > 0
+		AND (options->>'fuse_sensitivity')::integer > 0);
+
 -- Whoever may write messages can make the applier refresh, refill and verify.
 CREATE FUNCTION pgtrickle.emit_message(payload text, transactional boolean, flush boolean) RETURNS pg_lsn
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
