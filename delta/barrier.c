@@ -49,8 +49,8 @@
 
 #define POLL_DELAY_MS_MIN 1
 #define POLL_DELAY_MS_MAX 50
-#define APPLIER_GRACE_MS 3000		/* an applier that restarts is back within this time */
-#define SCHEDULE_GRACE_MS 20		/* a tick takes a few ms */
+#define APPLIER_GRACE_MS 3000 /* an applier that restarts is back within this time */
+#define SCHEDULE_GRACE_MS 20 /* a tick takes a few ms */
 
 PG_FUNCTION_INFO_V1(pgtrickle_refresh_stream_table);
 PG_FUNCTION_INFO_V1(pgtrickle_wait_fresh);
@@ -59,34 +59,34 @@ PG_FUNCTION_INFO_V1(pgtrickle_verify_answer);
 /* What the repeated query tells; texts live in the memory context of the wait. */
 typedef struct BarrierState
 {
-	bool exists;
-	char *status;
-	bool covers;			/* the frontier covers the wanted snapshot */
-	uint64 own_xid;			/* of the tick that moved the frontier last, 0: none */
-	bool failed_since;		/* a refresh has failed since the wait began */
-	char *error_sqlstate;
-	char *error_message;
-	char *slot_name;		/* NULL: no applier has ever been here */
-	XLogRecPtr ack_lsn;		/* persisted by the applier, 0: nothing */
-	bool created_by_us;		/* this transaction made the stream table */
-	bool changed_by_us;		/* this transaction changed its definition or state */
-	char *answer;			/* of verify, as JSON; NULL: not there yet */
+	bool	   exists;
+	char	  *status;
+	bool	   covers; /* the frontier covers the wanted snapshot */
+	uint64	   own_xid; /* of the tick that moved the frontier last, 0: none */
+	bool	   failed_since; /* a refresh has failed since the wait began */
+	char	  *error_sqlstate;
+	char	  *error_message;
+	char	  *slot_name; /* NULL: no applier has ever been here */
+	XLogRecPtr ack_lsn; /* persisted by the applier, 0: nothing */
+	bool	   created_by_us; /* this transaction made the stream table */
+	bool	   changed_by_us; /* this transaction changed its definition or state */
+	char	  *answer; /* of verify, as JSON; NULL: not there yet */
 } BarrierState;
 
 typedef struct Barrier
 {
 	PrivilegedSection section;
-	StreamTableName table;
-	MemoryContext context;	/* reset at each look */
-	SPIPlanPtr plan;
-	Datum wanted_snapshot;	/* a pg_snapshot */
-	char *nonce;			/* of verify, else NULL */
-	uint64 own_xid_before;
-	XLogRecPtr insert_lsn;	/* every transaction that the wanted snapshot sees has its commit record below */
-	TimestampTz started_at;
-	TimestampTz applier_seen_at;
-	TimestampTz give_up_at; /* TIMESTAMP_INFINITY: never */
-	BarrierState state;
+	StreamTableName	  table;
+	MemoryContext	  context; /* reset at each look */
+	SPIPlanPtr		  plan;
+	Datum			  wanted_snapshot; /* a pg_snapshot */
+	char			 *nonce; /* of verify, else NULL */
+	uint64			  own_xid_before;
+	XLogRecPtr		  insert_lsn; /* above the commit record of all that the wanted snapshot sees */
+	TimestampTz		  started_at;
+	TimestampTz		  applier_seen_at;
+	TimestampTz		  give_up_at; /* TIMESTAMP_INFINITY: never */
+	BarrierState	  state;
 } Barrier;
 
 /*
@@ -128,7 +128,7 @@ enum
 static Datum
 look_datum(int column)
 {
-	bool isnull;
+	bool  isnull;
 	Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
 
 	return isnull ? (Datum) 0 : value;
@@ -146,24 +146,26 @@ look_text(Barrier *barrier, int column)
 static void
 execute_with_latest_snapshot(SPIPlanPtr plan, Datum *arguments, const char *nulls)
 {
-	int rc = SPI_execute_snapshot(plan, arguments, nulls, GetLatestSnapshot(), InvalidSnapshot, true, false, 1);
+	int rc = SPI_execute_snapshot(plan, arguments, nulls, GetLatestSnapshot(), InvalidSnapshot,
+								  true, false, 1);
 
 	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "could not look at the catalog of stream tables: %s", SPI_result_code_string(rc));
+		elog(ERROR, "could not look at the catalog of stream tables: %s",
+			 SPI_result_code_string(rc));
 }
 
 /* Reads the present state of the stream table into barrier->state. */
 static void
 barrier_look(Barrier *barrier)
 {
-	BarrierState *state = &barrier->state;
+	BarrierState	 *state = &barrier->state;
 	FullTransactionId own_xid = GetTopFullTransactionIdIfAny();
-	Datum arguments[] = {Int64GetDatum(barrier->table.pgt_id),
-						 barrier->wanted_snapshot,
-						 UInt64GetDatum(U64FromFullTransactionId(own_xid)),
-						 TimestampTzGetDatum(barrier->started_at),
+	Datum			  arguments[] = {Int64GetDatum(barrier->table.pgt_id), barrier->wanted_snapshot,
+									 UInt64GetDatum(U64FromFullTransactionId(own_xid)),
+									 TimestampTzGetDatum(barrier->started_at),
 						 barrier->nonce == NULL ? (Datum) 0 : CStringGetTextDatum(barrier->nonce)};
-	char nulls[] = {' ', ' ', FullTransactionIdIsValid(own_xid) ? ' ' : 'n', ' ', barrier->nonce == NULL ? 'n' : ' '};
+	char			  nulls[] = {' ', ' ', FullTransactionIdIsValid(own_xid) ? ' ' : 'n', ' ',
+					 barrier->nonce == NULL ? 'n' : ' '};
 
 	MemoryContextReset(barrier->context);
 	memset(state, 0, sizeof(*state));
@@ -184,13 +186,15 @@ barrier_look(Barrier *barrier)
 
 		char *ack_text = look_text(barrier, LOOK_ACK_LSN);
 
-		state->ack_lsn = ack_text == NULL
-			? InvalidXLogRecPtr
-			: DatumGetLSN(DirectFunctionCall1(pg_lsn_in, CStringGetDatum(ack_text)));
+		state->ack_lsn =
+			ack_text == NULL
+				? InvalidXLogRecPtr
+				: DatumGetLSN(DirectFunctionCall1(pg_lsn_in, CStringGetDatum(ack_text)));
 		state->created_by_us = DatumGetBool(look_datum(LOOK_CREATED_BY_US));
-		state->changed_by_us =
-			TransactionIdIsCurrentTransactionId(DatumGetTransactionId(look_datum(LOOK_DEFINITION_XMIN))) ||
-			TransactionIdIsCurrentTransactionId(DatumGetTransactionId(look_datum(LOOK_FRONTIER_XMIN)));
+		state->changed_by_us = TransactionIdIsCurrentTransactionId(
+								   DatumGetTransactionId(look_datum(LOOK_DEFINITION_XMIN))) ||
+							   TransactionIdIsCurrentTransactionId(
+								   DatumGetTransactionId(look_datum(LOOK_FRONTIER_XMIN)));
 		state->answer = look_text(barrier, LOOK_ANSWER);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -201,7 +205,7 @@ static void
 barrier_take_snapshot(Barrier *barrier)
 {
 	SPIPlanPtr plan = SPI_prepare("SELECT pg_current_snapshot()", 0, NULL);
-	bool isnull;
+	bool	   isnull;
 
 	execute_with_latest_snapshot(plan, NULL, NULL);
 	barrier->wanted_snapshot = SPI_datumTransfer(
@@ -218,7 +222,8 @@ barrier_prepare(Barrier *barrier)
 
 	barrier->plan = SPI_prepare(look_sql, lengthof(argtypes), argtypes);
 	if (barrier->plan == NULL)
-		elog(ERROR, "could not prepare a look at the catalog: %s", SPI_result_code_string(SPI_result));
+		elog(ERROR, "could not prepare a look at the catalog: %s",
+			 SPI_result_code_string(SPI_result));
 }
 
 /* Resolves the name with the caller's rights and enters the privileged section. */
@@ -229,10 +234,10 @@ barrier_begin(Barrier *barrier, const char *name, StreamTableRight right, int64 
 	barrier->table = stream_table_resolve(name, right);
 	barrier->started_at = GetCurrentTimestamp();
 	barrier->applier_seen_at = barrier->started_at;
-	barrier->give_up_at = timeout_ms < 0
-		? DT_NOEND
-		: barrier->started_at + timeout_ms * INT64CONST(1000);
-	barrier->context = AllocSetContextCreate(CurrentMemoryContext, "look of a barrier", ALLOCSET_SMALL_SIZES);
+	barrier->give_up_at =
+		timeout_ms < 0 ? DT_NOEND : barrier->started_at + timeout_ms * INT64CONST(1000);
+	barrier->context =
+		AllocSetContextCreate(CurrentMemoryContext, "look of a barrier", ALLOCSET_SMALL_SIZES);
 	privileged_begin(&barrier->section);
 	barrier_prepare(barrier);
 	barrier_take_snapshot(barrier);
@@ -251,10 +256,8 @@ static void
 refuse_during_recovery(const char *what, const char *hint)
 {
 	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("cannot %s during recovery", what),
-				 errhint("%s", hint)));
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("cannot %s during recovery", what), errhint("%s", hint)));
 }
 
 /* Errors for states in which no tick will ever come. */
@@ -262,27 +265,29 @@ static void
 barrier_check_state(Barrier *barrier)
 {
 	BarrierState *state = &barrier->state;
-	const char *name = barrier->table.qualified;
+	const char	 *name = barrier->table.qualified;
 
 	if (!state->exists)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("stream table \"%s\" was dropped", name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("stream table \"%s\" was dropped", name)));
 	if (strcmp(state->status, "PAUSED") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream table \"%s\" is paused", name),
-				 errhint("Resume it with pgtrickle.resume_stream_table(%s).", quote_literal_cstr(name))));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream table \"%s\" is paused", name),
+						errhint("Resume it with pgtrickle.resume_stream_table(%s).",
+								quote_literal_cstr(name))));
 	if (strcmp(state->status, "SUSPENDED") == 0 || strcmp(state->status, "ERROR") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream table \"%s\" is suspended", name),
-				 state->error_message != NULL ? errdetail("The last refresh failed: %s", state->error_message) : 0,
-				 errhint("Remove the cause, then call pgtrickle.resume_stream_table(%s).", quote_literal_cstr(name))));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream table \"%s\" is suspended", name),
+						state->error_message != NULL
+							? errdetail("The last refresh failed: %s", state->error_message)
+							: 0,
+						errhint("Remove the cause, then call pgtrickle.resume_stream_table(%s).",
+								quote_literal_cstr(name))));
 	if (state->slot_name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no applier has been started for database \"%s\"", get_database_name(MyDatabaseId)),
+				 errmsg("no applier has been started for database \"%s\"",
+						get_database_name(MyDatabaseId)),
 				 errhint("Set it up with \"pgtrickle setup\", then start \"pgtrickle run\".")));
 }
 
@@ -290,18 +295,22 @@ static void
 barrier_check_failure(Barrier *barrier)
 {
 	BarrierState *state = &barrier->state;
-	int sqlstate = ERRCODE_INTERNAL_ERROR;
+	int			  sqlstate = ERRCODE_INTERNAL_ERROR;
 
 	if (!state->failed_since)
 		return;
 	if (state->error_sqlstate != NULL && strlen(state->error_sqlstate) == 5)
-		sqlstate = MAKE_SQLSTATE(state->error_sqlstate[0], state->error_sqlstate[1], state->error_sqlstate[2],
-								 state->error_sqlstate[3], state->error_sqlstate[4]);
-	ereport(ERROR,
-			(errcode(sqlstate),
-			 errmsg("could not refresh stream table \"%s\"", barrier->table.qualified),
-			 errdetail("%s", state->error_message != NULL ? state->error_message : "The reason is not known."),
-			 errhint("The applier tries again by itself; pgtrickle.diagnose_errors() shows the last failures.")));
+		sqlstate = MAKE_SQLSTATE(state->error_sqlstate[0], state->error_sqlstate[1],
+								 state->error_sqlstate[2], state->error_sqlstate[3],
+								 state->error_sqlstate[4]);
+	ereport(
+		ERROR,
+		(errcode(sqlstate),
+		 errmsg("could not refresh stream table \"%s\"", barrier->table.qualified),
+		 errdetail("%s", state->error_message != NULL ? state->error_message
+													  : "The reason is not known."),
+		 errhint(
+			 "The applier tries again by itself; pgtrickle.diagnose_errors() shows the last failures.")));
 }
 
 /*
@@ -310,7 +319,7 @@ barrier_check_failure(Barrier *barrier)
 static bool
 applier_is_connected(const char *slot_name)
 {
-	bool connected = false;
+	bool			 connected = false;
 	ReplicationSlot *slot;
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
@@ -341,13 +350,15 @@ barrier_check_applier(Barrier *barrier)
 {
 	if (barrier_applier_is_there(barrier))
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("no applier is connected to replication slot \"%s\"", barrier->state.slot_name),
-			 errdetail("Stream table \"%s\" is refreshed by the program pgtrickle, which does not seem to run.",
-					   barrier->table.qualified),
-			 errhint("Start it with \"pgtrickle run --dbname=%s\", and see \"pgtrickle doctor\".",
-					 get_database_name(MyDatabaseId))));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("no applier is connected to replication slot \"%s\"", barrier->state.slot_name),
+		 errdetail(
+			 "Stream table \"%s\" is refreshed by the program pgtrickle, which does not seem to run.",
+			 barrier->table.qualified),
+		 errhint("Start it with \"pgtrickle run --dbname=%s\", and see \"pgtrickle doctor\".",
+				 get_database_name(MyDatabaseId))));
 }
 
 static int64
@@ -367,7 +378,8 @@ barrier_sleep(Barrier *barrier)
 		return false;
 	if (barrier->give_up_at != DT_NOEND)
 		delay_ms = Max(Min(delay_ms, left_ms), POLL_DELAY_MS_MIN);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) delay_ms, PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) delay_ms,
+					 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	return true;
@@ -385,18 +397,22 @@ new_nonce(void)
 static void
 barrier_ask(Barrier *barrier, const char *verb, const char *nonce)
 {
-	(void) wal_message_emit(psprintf("%s %lld %s", verb, (long long) barrier->table.pgt_id, nonce), false, true);
+	(void) wal_message_emit(psprintf("%s %lld %s", verb, (long long) barrier->table.pgt_id, nonce),
+							false, true);
 }
 
 static void
 raise_timeout(Barrier *barrier, const char *what)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("timed out while waiting for stream table \"%s\" to be %s", barrier->table.qualified, what),
-			 errdetail("The limit is pgtrickle.refresh_timeout = %s.",
-					   GetConfigOptionByName("pgtrickle.refresh_timeout", NULL, false)),
-			 errhint("See \"pgtrickle status\" for what the applier is doing; a lock on a source, also one that this transaction holds, delays it.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_QUERY_CANCELED),
+		 errmsg("timed out while waiting for stream table \"%s\" to be %s",
+				barrier->table.qualified, what),
+		 errdetail("The limit is pgtrickle.refresh_timeout = %s.",
+				   GetConfigOptionByName("pgtrickle.refresh_timeout", NULL, false)),
+		 errhint(
+			 "See \"pgtrickle status\" for what the applier is doing; a lock on a source, also one that this transaction holds, delays it.")));
 }
 
 /* What cannot work because only this transaction sees it. */
@@ -404,11 +420,11 @@ static void
 refuse_own_change(Barrier *barrier)
 {
 	if (barrier->state.changed_by_us)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream table \"%s\" was %s by the current transaction", barrier->table.qualified,
-						barrier->state.created_by_us ? "created" : "changed"),
-				 errhint("The applier sees it when the transaction has been committed.")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream table \"%s\" was %s by the current transaction",
+							   barrier->table.qualified,
+							   barrier->state.created_by_us ? "created" : "changed"),
+						errhint("The applier sees it when the transaction has been committed.")));
 }
 
 static int64
@@ -427,23 +443,28 @@ pgtrickle_refresh_stream_table(PG_FUNCTION_ARGS)
 {
 	Barrier barrier;
 
-	refuse_during_recovery("refresh a stream table", "Call it on the primary; the standby follows by replication.");
-	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_CHANGE, refresh_timeout_ms());
+	refuse_during_recovery("refresh a stream table",
+						   "Call it on the primary; the standby follows by replication.");
+	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_CHANGE,
+				  refresh_timeout_ms());
 
 	if (barrier.state.created_by_us)
 	{
-		ereport(NOTICE,
-				(errmsg("stream table \"%s\" was created by the current transaction and is not refreshed again",
-						barrier.table.qualified)));
+		ereport(
+			NOTICE,
+			(errmsg(
+				"stream table \"%s\" was created by the current transaction and is not refreshed again",
+				barrier.table.qualified)));
 		barrier_end(&barrier);
 		PG_RETURN_VOID();
 	}
 	refuse_own_change(&barrier);
 	if (FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()))
-		ereport(NOTICE,
-				(errmsg("stream table \"%s\" will not contain the changes of the current transaction",
-						barrier.table.qualified),
-				 errdetail("They can be read from the WAL only when it has been committed.")));
+		ereport(
+			NOTICE,
+			(errmsg("stream table \"%s\" will not contain the changes of the current transaction",
+					barrier.table.qualified),
+			 errdetail("They can be read from the WAL only when it has been committed.")));
 
 	barrier_check_state(&barrier);
 	barrier_ask(&barrier, "refresh", new_nonce());
@@ -468,12 +489,13 @@ pgtrickle_refresh_stream_table(PG_FUNCTION_ARGS)
 Datum
 pgtrickle_verify_answer(PG_FUNCTION_ARGS)
 {
-	Barrier barrier;
+	Barrier		  barrier;
 	MemoryContext caller_context = CurrentMemoryContext;
-	char *nonce = new_nonce();
+	char		 *nonce = new_nonce();
 
 	refuse_during_recovery("verify a stream table", "Call it on the primary.");
-	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE, refresh_timeout_ms());
+	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE,
+				  refresh_timeout_ms());
 	refuse_own_change(&barrier);
 	barrier_check_state(&barrier);
 	barrier.nonce = nonce;
@@ -499,16 +521,16 @@ pgtrickle_verify_answer(PG_FUNCTION_ARGS)
 static int64
 barrier_schedule_ms(Barrier *barrier)
 {
-	Oid argtypes[] = {INT8OID};
-	Datum arguments[] = {Int64GetDatum(barrier->table.pgt_id)};
-	SPIPlanPtr plan =
-		SPI_prepare("SELECT schedule_ms FROM pgtrickle.pgt_schedules WHERE pgt_id = $1", 1, argtypes);
+	Oid		   argtypes[] = {INT8OID};
+	Datum	   arguments[] = {Int64GetDatum(barrier->table.pgt_id)};
+	SPIPlanPtr plan = SPI_prepare(
+		"SELECT schedule_ms FROM pgtrickle.pgt_schedules WHERE pgt_id = $1", 1, argtypes);
 	int64 schedule_ms = -1;
 
 	execute_with_latest_snapshot(plan, arguments, NULL);
 	if (SPI_processed > 0)
 	{
-		bool isnull;
+		bool  isnull;
 		Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
 		if (!isnull)
@@ -526,17 +548,17 @@ barrier_schedule_ms(Barrier *barrier)
 static bool
 barrier_is_fresh(Barrier *barrier)
 {
-	return barrier->state.covers ||
-		(barrier->insert_lsn != InvalidXLogRecPtr && barrier->state.ack_lsn >= barrier->insert_lsn);
+	return barrier->state.covers || (barrier->insert_lsn != InvalidXLogRecPtr &&
+									 barrier->state.ack_lsn >= barrier->insert_lsn);
 }
 
 /* Waits; false when the time is over. */
 static bool
 barrier_wait_fresh(Barrier *barrier)
 {
-	bool asked = false;
+	bool  asked = false;
 	int64 ask_after_ms = SCHEDULE_GRACE_MS;
-	bool schedule_known = false;
+	bool  schedule_known = false;
 
 	while (!barrier_is_fresh(barrier))
 	{
@@ -557,9 +579,10 @@ barrier_wait_fresh(Barrier *barrier)
 		if (!barrier_sleep(barrier))
 		{
 			if (!applier_is_connected(barrier->state.slot_name))
-				ereport(WARNING,
-						(errmsg("no applier is connected to replication slot \"%s\"", barrier->state.slot_name),
-						 errhint("Start it with \"pgtrickle run --dbname=%s\".", get_database_name(MyDatabaseId))));
+				ereport(WARNING, (errmsg("no applier is connected to replication slot \"%s\"",
+										 barrier->state.slot_name),
+								  errhint("Start it with \"pgtrickle run --dbname=%s\".",
+										  get_database_name(MyDatabaseId))));
 			return false;
 		}
 		barrier_look(barrier);
@@ -571,12 +594,11 @@ static int64
 interval_ms(Interval *interval)
 {
 	int64 result = interval->time / 1000 +
-		(interval->day + INT64CONST(30) * interval->month) * INT64CONST(86400000);
+				   (interval->day + INT64CONST(30) * interval->month) * INT64CONST(86400000);
 
 	if (result < 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must not be negative")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("timeout must not be negative")));
 	/* ten years are as good as for ever, and cannot overflow */
 	return Min(result, INT64CONST(10) * 366 * 86400000);
 }
@@ -614,7 +636,7 @@ barrier_wait(Barrier *barrier, XLogRecPtr source_lsn)
 	if (RecoveryInProgress())
 		return barrier_wait_on_standby(barrier, source_lsn);
 	if (barrier->state.created_by_us)
-		return true;			/* its first fill has just seen everything */
+		return true; /* its first fill has just seen everything */
 	refuse_own_change(barrier);
 	if (!barrier_wait_for_lsn(barrier, source_lsn))
 		return false;
@@ -631,9 +653,9 @@ barrier_wait(Barrier *barrier, XLogRecPtr source_lsn)
 Datum
 pgtrickle_wait_fresh(PG_FUNCTION_ARGS)
 {
-	Barrier barrier;
+	Barrier	   barrier;
 	XLogRecPtr source_lsn = PG_ARGISNULL(2) ? InvalidXLogRecPtr : PG_GETARG_LSN(2);
-	bool fresh;
+	bool	   fresh;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();

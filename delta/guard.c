@@ -31,22 +31,23 @@ Datum
 pgtrickle_guard(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function pgtrickle.guard() must be called as a trigger")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function pgtrickle.guard() must be called as a trigger")));
 
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation relation = trigdata->tg_relation;
-	char *name = psprintf("%s.%s", get_namespace_name(RelationGetNamespace(relation)),
-						  RelationGetRelationName(relation));
+	Relation	 relation = trigdata->tg_relation;
+	char		*name = psprintf("%s.%s", get_namespace_name(RelationGetNamespace(relation)),
+								 RelationGetRelationName(relation));
 
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("cannot change stream table \"%s\" directly", name),
-			 errdetail("%s was refused: the rows of a stream table are those of its defining query.",
-					   guarded_command(trigdata->tg_event)),
-			 errhint("Change the tables that its query reads, or drop it with pgtrickle.drop_stream_table(%s).",
-					 quote_literal_cstr(name)),
-			 errtable(relation)));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("cannot change stream table \"%s\" directly", name),
+		 errdetail("%s was refused: the rows of a stream table are those of its defining query.",
+				   guarded_command(trigdata->tg_event)),
+		 errhint(
+			 "Change the tables that its query reads, or drop it with pgtrickle.drop_stream_table(%s).",
+			 quote_literal_cstr(name)),
+		 errtable(relation)));
 	PG_RETURN_NULL();
 }

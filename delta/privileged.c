@@ -24,16 +24,15 @@
 Oid
 extension_owner_id(void)
 {
-	Oid owner_id = InvalidOid;
+	Oid			owner_id = InvalidOid;
 	ScanKeyData key;
-	Relation pg_extension = table_open(ExtensionRelationId, AccessShareLock);
+	Relation	pg_extension = table_open(ExtensionRelationId, AccessShareLock);
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum(EXTENSION_NAME));
 
-	SysScanDesc scan =
-		systable_beginscan(pg_extension, ExtensionNameIndexId, true, NULL, 1, &key);
-	HeapTuple tuple = systable_getnext(scan);
+	SysScanDesc scan = systable_beginscan(pg_extension, ExtensionNameIndexId, true, NULL, 1, &key);
+	HeapTuple	tuple = systable_getnext(scan);
 
 	if (HeapTupleIsValid(tuple))
 		owner_id = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
@@ -41,9 +40,8 @@ extension_owner_id(void)
 	table_close(pg_extension, AccessShareLock);
 
 	if (!OidIsValid(owner_id))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"%s\" does not exist", EXTENSION_NAME)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("extension \"%s\" does not exist", EXTENSION_NAME)));
 	return owner_id;
 }
 

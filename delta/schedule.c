@@ -24,7 +24,7 @@ PG_FUNCTION_INFO_V1(pgtrickle_parse_duration_seconds);
 
 static const struct
 {
-	const char *name;
+	const char	*name;
 	ScheduleKind kind;
 } schedule_words[] = {
 	{"continuous", SCHEDULE_CONTINUOUS},
@@ -35,7 +35,7 @@ static const struct
 static const struct
 {
 	const char *name;
-	int64 milliseconds;
+	int64		milliseconds;
 } duration_units[] = {
 	{"ms", 1},
 	{"s", 1000},
@@ -53,7 +53,8 @@ static const char *const kind_names[] = {
 	[SCHEDULE_CRON] = "cron",
 };
 
-#define DURATION_HINT "Use a duration such as '500ms', '5s', '1m' or '1h30m', or 'continuous', 'calculated' or 'manual'."
+#define DURATION_HINT                                                                              \
+	"Use a duration such as '500ms', '5s', '1m' or '1h30m', or 'continuous', 'calculated' or 'manual'."
 
 static const char *
 skip_blanks(const char *text)
@@ -104,23 +105,26 @@ static bool
 parse_duration_part(const char **text, int64 *total_ms, ScheduleError *error)
 {
 	const char *digits = *text;
-	size_t ndigits = strspn(digits, "0123456789");
+	size_t		ndigits = strspn(digits, "0123456789");
 	const char *unit = skip_blanks(digits + ndigits);
-	size_t unit_length = 0;
-	int64 value = 0;
+	size_t		unit_length = 0;
+	int64		value = 0;
 
 	while (isalpha((unsigned char) unit[unit_length]))
 		unit_length++;
 	if (ndigits == 0 || unit_length == 0)
 	{
-		snprintf(error->detail, sizeof(error->detail), "A number and a unit are expected at \"%.40s\".", digits);
+		snprintf(error->detail, sizeof(error->detail),
+				 "A number and a unit are expected at \"%.40s\".", digits);
 		return false;
 	}
 	for (size_t i = 0; i < ndigits; i++)
 	{
-		if (pg_mul_s64_overflow(value, 10, &value) || pg_add_s64_overflow(value, digits[i] - '0', &value))
+		if (pg_mul_s64_overflow(value, 10, &value) ||
+			pg_add_s64_overflow(value, digits[i] - '0', &value))
 		{
-			snprintf(error->detail, sizeof(error->detail), "The number at \"%.40s\" is out of range.", digits);
+			snprintf(error->detail, sizeof(error->detail),
+					 "The number at \"%.40s\" is out of range.", digits);
 			return false;
 		}
 	}
@@ -163,7 +167,7 @@ bool
 schedule_parse(const char *text, Schedule *schedule, ScheduleError *error)
 {
 	const char *word = skip_blanks(text);
-	size_t length = strlen(word);
+	size_t		length = strlen(word);
 
 	schedule->interval_ms = 0;
 	while (length > 0 && isspace((unsigned char) word[length - 1]))
@@ -175,7 +179,8 @@ schedule_parse(const char *text, Schedule *schedule, ScheduleError *error)
 	}
 	for (size_t i = 0; i < lengthof(schedule_words); i++)
 	{
-		if (strlen(schedule_words[i].name) == length && pg_strncasecmp(word, schedule_words[i].name, length) == 0)
+		if (strlen(schedule_words[i].name) == length &&
+			pg_strncasecmp(word, schedule_words[i].name, length) == 0)
 		{
 			schedule->kind = schedule_words[i].kind;
 			return true;
@@ -192,7 +197,8 @@ schedule_parse(const char *text, Schedule *schedule, ScheduleError *error)
 		return false;
 	if (schedule->interval_ms < SCHEDULE_INTERVAL_MS_MIN)
 	{
-		snprintf(error->detail, sizeof(error->detail), "The shortest duration is %dms; 'continuous' is faster.",
+		snprintf(error->detail, sizeof(error->detail),
+				 "The shortest duration is %dms; 'continuous' is faster.",
 				 (int) SCHEDULE_INTERVAL_MS_MIN);
 		return false;
 	}
@@ -207,15 +213,13 @@ schedule_parse(const char *text, Schedule *schedule, ScheduleError *error)
 static Schedule
 schedule_from_text(const char *text)
 {
-	Schedule schedule;
+	Schedule	  schedule;
 	ScheduleError error;
 
 	if (!schedule_parse(text, &schedule, &error))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid schedule \"%s\"", text),
-				 errdetail("%s", error.detail),
-				 errhint(DURATION_HINT)));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid schedule \"%s\"", text),
+				 errdetail("%s", error.detail), errhint(DURATION_HINT)));
 	return schedule;
 }
 
@@ -227,20 +231,23 @@ Datum
 pgtrickle_check_schedule(PG_FUNCTION_ARGS)
 {
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("schedule must not be null"),
-				 errhint("Use 'calculated' for a schedule that follows the stream tables which read this one.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("schedule must not be null"),
+			 errhint(
+				 "Use 'calculated' for a schedule that follows the stream tables which read this one.")));
 
-	char *given = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	*given = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Schedule schedule = schedule_from_text(given);
 
 	if (schedule.kind == SCHEDULE_CRON)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cron expressions are not supported as schedules"),
-				 errdetail("The schedule is \"%s\".", given),
-				 errhint("Use schedule => 'manual' and call pgtrickle.refresh_stream_table() from a job at these times, or a duration such as '1h'.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cron expressions are not supported as schedules"),
+			 errdetail("The schedule is \"%s\".", given),
+			 errhint(
+				 "Use schedule => 'manual' and call pgtrickle.refresh_stream_table() from a job at these times, or a duration such as '1h'.")));
 	if (schedule.kind != SCHEDULE_INTERVAL)
 		PG_RETURN_TEXT_P(cstring_to_text(kind_names[schedule.kind]));
 
@@ -279,14 +286,12 @@ pgtrickle_schedule_ms(PG_FUNCTION_ARGS)
 Datum
 pgtrickle_parse_duration_seconds(PG_FUNCTION_ARGS)
 {
-	char *given = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	int64 total_ms;
+	char		 *given = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int64		  total_ms;
 	ScheduleError error;
 
 	if (!duration_parse(given, &total_ms, &error))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid duration \"%s\"", given),
-				 errdetail("%s", error.detail)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid duration \"%s\"", given), errdetail("%s", error.detail)));
 	PG_RETURN_INT64(total_ms / 1000);
 }

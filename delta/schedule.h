@@ -10,16 +10,16 @@
 typedef enum ScheduleKind
 {
 	SCHEDULE_CONTINUOUS, /* as soon as changes arrive */
-	SCHEDULE_INTERVAL,	 /* never staler than interval_ms */
+	SCHEDULE_INTERVAL, /* never staler than interval_ms */
 	SCHEDULE_CALCULATED, /* as its consumers need it */
-	SCHEDULE_MANUAL,	 /* only when somebody asks */
-	SCHEDULE_CRON		 /* recognised, so that the message can say that it is not supported */
+	SCHEDULE_MANUAL, /* only when somebody asks */
+	SCHEDULE_CRON /* recognised, so that the message can say that it is not supported */
 } ScheduleKind;
 
 typedef struct Schedule
 {
 	ScheduleKind kind;
-	int64 interval_ms; /* SCHEDULE_INTERVAL, else 0 */
+	int64		 interval_ms; /* SCHEDULE_INTERVAL, else 0 */
 } Schedule;
 
 #define SCHEDULE_INTERVAL_MS_MIN INT64CONST(100)

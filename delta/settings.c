@@ -18,13 +18,13 @@
 
 PG_MODULE_MAGIC;
 
-int pgtrickle_refresh_timeout_ms = 60 * 1000;
+int	  pgtrickle_refresh_timeout_ms = 60 * 1000;
 char *pgtrickle_default_schedule = NULL;
-int pgtrickle_max_consecutive_errors = 5;
-int pgtrickle_replica_identity = REPLICA_IDENTITY_AUTO;
-int pgtrickle_replica_identity_lock_timeout_ms = 5 * 1000;
-int pgtrickle_history_retention_s = 7 * 24 * 60 * 60;
-bool pgtrickle_paranoid_verify = false;
+int	  pgtrickle_max_consecutive_errors = 5;
+int	  pgtrickle_replica_identity = REPLICA_IDENTITY_AUTO;
+int	  pgtrickle_replica_identity_lock_timeout_ms = 5 * 1000;
+int	  pgtrickle_history_retention_s = 7 * 24 * 60 * 60;
+bool  pgtrickle_paranoid_verify = false;
 
 static const struct config_enum_entry replica_identity_policies[] = {
 	{"auto", REPLICA_IDENTITY_AUTO, false},
@@ -42,37 +42,41 @@ _PG_init(void)
 {
 	DefineCustomIntVariable("pgtrickle.refresh_timeout",
 							"How long refresh_stream_table() and verify() wait for the applier.",
-							"Zero waits for ever.", &pgtrickle_refresh_timeout_ms,
-							60 * 1000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+							"Zero waits for ever.", &pgtrickle_refresh_timeout_ms, 60 * 1000, 0,
+							INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
-	DefineCustomStringVariable("pgtrickle.default_schedule",
-							   "Schedule of stream tables whose schedule is \"calculated\" and which no other stream table reads.",
-							   NULL, &pgtrickle_default_schedule,
-							   "continuous", PGC_SUSET, 0, check_default_schedule, NULL, NULL);
+	DefineCustomStringVariable(
+		"pgtrickle.default_schedule",
+		"Schedule of stream tables whose schedule is \"calculated\" and which no other stream table reads.",
+		NULL, &pgtrickle_default_schedule, "continuous", PGC_SUSET, 0, check_default_schedule, NULL,
+		NULL);
 
 	DefineCustomIntVariable("pgtrickle.max_consecutive_errors",
 							"A stream table whose refresh fails this often in a row is suspended.",
-							"Zero never suspends.", &pgtrickle_max_consecutive_errors,
-							5, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+							"Zero never suspends.", &pgtrickle_max_consecutive_errors, 5, 0,
+							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
 
-	DefineCustomEnumVariable("pgtrickle.replica_identity",
-							 "What creating a stream table does about the replica identity of its sources.",
-							 NULL, &pgtrickle_replica_identity,
-							 REPLICA_IDENTITY_AUTO, replica_identity_policies, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"pgtrickle.replica_identity",
+		"What creating a stream table does about the replica identity of its sources.", NULL,
+		&pgtrickle_replica_identity, REPLICA_IDENTITY_AUTO, replica_identity_policies, PGC_USERSET,
+		0, NULL, NULL, NULL);
 
-	DefineCustomIntVariable("pgtrickle.replica_identity_lock_timeout",
-							"How long creating a stream table waits for the lock that setting a replica identity needs.",
-							"Zero waits for ever.", &pgtrickle_replica_identity_lock_timeout_ms,
-							5 * 1000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pgtrickle.replica_identity_lock_timeout",
+		"How long creating a stream table waits for the lock that setting a replica identity needs.",
+		"Zero waits for ever.", &pgtrickle_replica_identity_lock_timeout_ms, 5 * 1000, 0, INT_MAX,
+		PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pgtrickle.history_retention",
-							"How long the history of refreshes is kept.",
-							"-1 keeps it for ever.", &pgtrickle_history_retention_s,
-							7 * 24 * 60 * 60, -1, INT_MAX, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+							"How long the history of refreshes is kept.", "-1 keeps it for ever.",
+							&pgtrickle_history_retention_s, 7 * 24 * 60 * 60, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 
-	DefineCustomBoolVariable("pgtrickle.paranoid_verify",
-							 "Compares every refreshed stream table with its defining query, and fails the refresh on a difference.",
-							 NULL, &pgtrickle_paranoid_verify, false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"pgtrickle.paranoid_verify",
+		"Compares every refreshed stream table with its defining query, and fails the refresh on a difference.",
+		NULL, &pgtrickle_paranoid_verify, false, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("pgtrickle");
 }
@@ -80,7 +84,7 @@ _PG_init(void)
 static bool
 check_default_schedule(char **newval, void **extra, GucSource source)
 {
-	Schedule schedule;
+	Schedule	  schedule;
 	ScheduleError error;
 
 	if (!schedule_parse(*newval, &schedule, &error))

@@ -12,17 +12,17 @@
 /* What create_stream_table does about the replica identity of its sources. */
 typedef enum ReplicaIdentityPolicy
 {
-	REPLICA_IDENTITY_AUTO,	  /* set FULL where the caller may, else say which statement is needed */
+	REPLICA_IDENTITY_AUTO, /* set FULL where the caller may, else say which statement is needed */
 	REPLICA_IDENTITY_REQUIRE, /* refuse sources whose changes would come without their old rows */
-	REPLICA_IDENTITY_OFF	  /* leave it alone, and say nothing */
+	REPLICA_IDENTITY_OFF /* leave it alone, and say nothing */
 } ReplicaIdentityPolicy;
 
-extern PGDLLIMPORT int pgtrickle_refresh_timeout_ms;			 /* 0: wait for ever */
-extern PGDLLIMPORT char *pgtrickle_default_schedule;			 /* of calculated, without consumers */
-extern PGDLLIMPORT int pgtrickle_max_consecutive_errors;		 /* then suspended; 0: never */
-extern PGDLLIMPORT int pgtrickle_replica_identity;				 /* a ReplicaIdentityPolicy */
-extern PGDLLIMPORT int pgtrickle_replica_identity_lock_timeout_ms; /* 0: wait for ever */
-extern PGDLLIMPORT int pgtrickle_history_retention_s;			 /* -1: keep all */
-extern PGDLLIMPORT bool pgtrickle_paranoid_verify;
+extern PGDLLIMPORT int	 pgtrickle_refresh_timeout_ms; /* 0: wait for ever */
+extern PGDLLIMPORT char *pgtrickle_default_schedule; /* of calculated, without consumers */
+extern PGDLLIMPORT int	 pgtrickle_max_consecutive_errors; /* then suspended; 0: never */
+extern PGDLLIMPORT int	 pgtrickle_replica_identity; /* a ReplicaIdentityPolicy */
+extern PGDLLIMPORT int	 pgtrickle_replica_identity_lock_timeout_ms; /* 0: wait for ever */
+extern PGDLLIMPORT int	 pgtrickle_history_retention_s; /* -1: keep all */
+extern PGDLLIMPORT bool	 pgtrickle_paranoid_verify;
 
 #endif /* PGTRICKLE_SETTINGS_H */

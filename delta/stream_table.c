@@ -44,19 +44,20 @@ int64
 stream_table_id_of_relation(Oid relid)
 {
 	PrivilegedSection section;
-	Oid argtypes[] = {OIDOID};
-	Datum arguments[] = {ObjectIdGetDatum(relid)};
-	int64 pgt_id = 0;
+	Oid				  argtypes[] = {OIDOID};
+	Datum			  arguments[] = {ObjectIdGetDatum(relid)};
+	int64			  pgt_id = 0;
 
 	privileged_begin(&section);
-	if (SPI_execute_with_args("SELECT pgt_id FROM pgtrickle.pgt_definitions WHERE relid = $1", 1, argtypes,
-							  arguments, NULL, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT pgt_id FROM pgtrickle.pgt_definitions WHERE relid = $1", 1,
+							  argtypes, arguments, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the catalog of stream tables");
 	if (SPI_processed > 0)
 	{
 		bool isnull;
 
-		pgt_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		pgt_id =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	privileged_end(&section);
 	return pgt_id;
@@ -73,9 +74,8 @@ check_right(Oid relid, const char *qualified, StreamTableRight right)
 			aclcheck_error(result, OBJECT_TABLE, qualified);
 	}
 	if (right == STREAM_TABLE_CHANGE && !compat_owns_relation(relid, GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of stream table \"%s\"", qualified)));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must be owner of stream table \"%s\"", qualified)));
 }
 
 StreamTableName
@@ -86,19 +86,19 @@ stream_table_resolve(const char *name, StreamTableRight right)
 
 	found.relid = RangeVarGetRelid(range, NoLock, true);
 	if (!OidIsValid(found.relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("stream table \"%s\" does not exist", name),
-				 range->schemaname == NULL
-					 ? errhint("Name its schema if that is not in search_path; pgtrickle.pgt_status() lists the stream tables.")
-					 : errhint("pgtrickle.pgt_status() lists the stream tables.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("stream table \"%s\" does not exist", name),
+			 range->schemaname == NULL
+				 ? errhint(
+					   "Name its schema if that is not in search_path; pgtrickle.pgt_status() lists the stream tables.")
+				 : errhint("pgtrickle.pgt_status() lists the stream tables.")));
 	found.qualified = qualified_relation_name(found.relid);
 	found.pgt_id = stream_table_id_of_relation(found.relid);
 	if (found.pgt_id == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a stream table", found.qualified),
-				 errhint("pgtrickle.pgt_status() lists the stream tables.")));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a stream table", found.qualified),
+						errhint("pgtrickle.pgt_status() lists the stream tables.")));
 	check_right(found.relid, found.qualified, right);
 	return found;
 }
@@ -130,11 +130,11 @@ pgtrickle_stream_table_id_to_see(PG_FUNCTION_ARGS)
 Datum
 pgtrickle_stream_table_id_if_exists(PG_FUNCTION_ARGS)
 {
-	List *names = textToQualifiedNameList(PG_GETARG_TEXT_PP(0));
+	List	 *names = textToQualifiedNameList(PG_GETARG_TEXT_PP(0));
 	RangeVar *range = makeRangeVarFromNameList(names);
-	Oid namespace_id = RangeVarGetCreationNamespace(range);
-	Oid relid = get_relname_relid(range->relname, namespace_id);
-	int64 pgt_id = OidIsValid(relid) ? stream_table_id_of_relation(relid) : 0;
+	Oid		  namespace_id = RangeVarGetCreationNamespace(range);
+	Oid		  relid = get_relname_relid(range->relname, namespace_id);
+	int64	  pgt_id = OidIsValid(relid) ? stream_table_id_of_relation(relid) : 0;
 
 	if (pgt_id == 0)
 		PG_RETURN_NULL();
@@ -151,32 +151,33 @@ Datum
 pgtrickle_change_definition(PG_FUNCTION_ARGS)
 {
 	PrivilegedSection section;
-	Oid id_type[] = {INT8OID};
-	Oid argtypes[] = {INT8OID, JSONBOID};
-	Datum arguments[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
-	Oid relid = InvalidOid;
+	Oid				  id_type[] = {INT8OID};
+	Oid				  argtypes[] = {INT8OID, JSONBOID};
+	Datum			  arguments[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
+	Oid				  relid = InvalidOid;
 
 	privileged_begin(&section);
-	if (SPI_execute_with_args("SELECT relid FROM pgtrickle.pgt_definitions WHERE pgt_id = $1", 1, id_type,
-							  arguments, NULL, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT relid FROM pgtrickle.pgt_definitions WHERE pgt_id = $1", 1,
+							  id_type, arguments, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the catalog of stream tables");
 	if (SPI_processed > 0)
 	{
 		bool isnull;
 
-		relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		relid = DatumGetObjectId(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	privileged_end(&section);
 
 	if (!OidIsValid(relid) || get_rel_name(relid) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("stream table with id %lld does not exist", (long long) PG_GETARG_INT64(0))));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("stream table with id %lld does not exist",
+							   (long long) PG_GETARG_INT64(0))));
 	check_right(relid, qualified_relation_name(relid), STREAM_TABLE_CHANGE);
 
 	privileged_begin(&section);
-	if (SPI_execute_with_args("SELECT pgtrickle.apply_change($1, $2)", 2, argtypes, arguments, NULL, false,
-							  0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT pgtrickle.apply_change($1, $2)", 2, argtypes, arguments, NULL,
+							  false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change the catalog of stream tables");
 	privileged_end(&section);
 	PG_RETURN_VOID();
@@ -192,9 +193,10 @@ Datum
 pgtrickle_definitions_changed(PG_FUNCTION_ARGS)
 {
 	Oid namespace_id = get_namespace_oid("pgtrickle", true);
-	Oid definitions_id = OidIsValid(namespace_id) ? get_relname_relid("pgt_definitions", namespace_id) : InvalidOid;
+	Oid definitions_id =
+		OidIsValid(namespace_id) ? get_relname_relid("pgt_definitions", namespace_id) : InvalidOid;
 
-	if (OidIsValid(definitions_id))	/* else the extension itself is being dropped */
+	if (OidIsValid(definitions_id)) /* else the extension itself is being dropped */
 		CacheInvalidateRelcacheByRelid(definitions_id);
 	(void) wal_message_emit("catalog", true, false);
 	PG_RETURN_VOID();
@@ -208,16 +210,17 @@ pgtrickle_definitions_changed(PG_FUNCTION_ARGS)
 Datum
 pgtrickle_stream_table_report(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	StreamTableName found = stream_table_resolve(text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE);
-	Oid argtypes[] = {INT8OID, BOOLOID};
-	Datum arguments[] = {Int64GetDatum(found.pgt_id), PG_GETARG_DATUM(1)};
+	ReturnSetInfo  *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StreamTableName found =
+		stream_table_resolve(text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE);
+	Oid				  argtypes[] = {INT8OID, BOOLOID};
+	Datum			  arguments[] = {Int64GetDatum(found.pgt_id), PG_GETARG_DATUM(1)};
 	PrivilegedSection section;
 
 	InitMaterializedSRF(fcinfo, 0);
 	privileged_begin(&section);
-	if (SPI_execute_with_args("SELECT property, value FROM pgtrickle.program_report($1, $2)", 2, argtypes,
-							  arguments, NULL, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT property, value FROM pgtrickle.program_report($1, $2)", 2,
+							  argtypes, arguments, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not report on stream table \"%s\"", found.qualified);
 	for (uint64 row = 0; row < SPI_processed; row++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[row]);

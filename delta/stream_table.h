@@ -10,15 +10,15 @@
 /* What the caller must be allowed to do. */
 typedef enum StreamTableRight
 {
-	STREAM_TABLE_NONE,	/* just find it */
-	STREAM_TABLE_SEE,	/* SELECT on it */
+	STREAM_TABLE_NONE, /* just find it */
+	STREAM_TABLE_SEE, /* SELECT on it */
 	STREAM_TABLE_CHANGE /* own it, be a member of its owner, or a superuser */
 } StreamTableRight;
 
 typedef struct StreamTableName
 {
 	int64 pgt_id;
-	Oid relid;
+	Oid	  relid;
 	char *qualified; /* schema.name, for messages */
 } StreamTableName;
 

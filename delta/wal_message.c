@@ -26,9 +26,8 @@ XLogRecPtr
 wal_message_emit(const char *payload, bool transactional, bool flush)
 {
 	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("cannot write a message to the applier during recovery")));
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("cannot write a message to the applier during recovery")));
 
 	XLogRecPtr end_lsn =
 		compat_log_logical_message(MESSAGE_PREFIX, payload, strlen(payload), transactional);
@@ -55,13 +54,12 @@ pgtrickle_emit_message(PG_FUNCTION_ARGS)
 Datum
 pgtrickle_fence(PG_FUNCTION_ARGS)
 {
-	char *nonce = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char  *nonce = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	size_t length = strlen(nonce);
 
 	if (length == 0 || length > NONCE_LENGTH_MAX || strcspn(nonce, " \t\r\n") < length)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid nonce of a fence"),
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid nonce of a fence"),
 				 errdetail("A nonce is one word of at most %d bytes.", NONCE_LENGTH_MAX)));
 
 	PG_RETURN_LSN(wal_message_emit(psprintf("fence %s", nonce), false, true));
