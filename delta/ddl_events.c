@@ -3,7 +3,7 @@
  *     What the event triggers in sql/45_ddl_events.sql cannot see from SQL.
  *
  * Two questions: does an ALTER TABLE change what a query over the table sees, or what a stream table is; and of which
- * tables was a dropped table a partition or child.
+ * tables was a table a partition or child that no longer is.
  */
 #include "postgres.h"
 
@@ -22,13 +22,13 @@
 #include "compat.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_ddl_effect);
-PG_FUNCTION_INFO_V1(pgtrickle_dropped_ancestors);
+PG_FUNCTION_INFO_V1(pgtrickle_former_ancestors);
 
 /* What a command means for those who read the table; the greatest of its subcommands counts. */
 typedef enum DdlEffect
 {
-	DDL_HARMLESS,	 /* queries over the table give the same rows as before */
-	DDL_RELATION,	 /* they may not */
+	DDL_HARMLESS, /* queries over the table give the same rows as before */
+	DDL_RELATION, /* they may not */
 	DDL_STREAM_TABLE /* nor could a stream table stand it: its columns or its guard change */
 } DdlEffect;
 
@@ -103,7 +103,7 @@ static bool
 subcommand_disables_guard(AlterTableCmd *command)
 {
 	return command->subtype == AT_DisableTrig || command->subtype == AT_DisableTrigAll ||
-		command->subtype == AT_DisableTrigUser;
+		   command->subtype == AT_DisableTrigUser;
 }
 
 /*
@@ -115,9 +115,9 @@ Datum
 pgtrickle_ddl_effect(PG_FUNCTION_ARGS)
 {
 	CollectedCommand *command = (CollectedCommand *) PG_GETARG_POINTER(0);
-	bool on_stream_table = PG_GETARG_BOOL(1);
-	DdlEffect effect = DDL_RELATION;
-	ListCell *lc;
+	bool			  on_stream_table = PG_GETARG_BOOL(1);
+	DdlEffect		  effect = DDL_RELATION;
+	ListCell		 *lc;
 
 	if (command->type == SCT_AlterTable)
 	{
@@ -125,8 +125,8 @@ pgtrickle_ddl_effect(PG_FUNCTION_ARGS)
 		foreach(lc, command->d.alterTable.subcmds)
 		{
 			CollectedATSubcmd *collected = (CollectedATSubcmd *) lfirst(lc);
-			AlterTableCmd *subcommand = castNode(AlterTableCmd, collected->parsetree);
-			DdlEffect its_effect = subcommand_effect(subcommand);
+			AlterTableCmd	  *subcommand = castNode(AlterTableCmd, collected->parsetree);
+			DdlEffect		   its_effect = subcommand_effect(subcommand);
 
 			if (subcommand_disables_guard(subcommand))
 				its_effect = on_stream_table ? DDL_STREAM_TABLE : DDL_HARMLESS;
@@ -140,13 +140,15 @@ pgtrickle_ddl_effect(PG_FUNCTION_ARGS)
 static List *
 parents_of(Relation pg_inherits, Oid relid)
 {
-	List *parents = NIL;
+	List	   *parents = NIL;
 	ScanKeyData key;
-	HeapTuple tuple;
+	HeapTuple	tuple;
 
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
 
-	SysScanDesc scan = systable_beginscan(pg_inherits, InheritsRelidSeqnoIndexId, true, SnapshotAny, 1, &key);
+	SysScanDesc scan =
+		systable_beginscan(pg_inherits, InheritsRelidSeqnoIndexId, true, SnapshotAny, 1, &key);
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		parents = list_append_unique_oid(parents, ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
@@ -155,30 +157,31 @@ parents_of(Relation pg_inherits, Oid relid)
 }
 
 /*
- * pgtrickle.dropped_ancestors(relid oid) returns setof oid
+ * pgtrickle.former_ancestors(relid oid) returns setof oid
  *
- * The tables of which a table was a partition or child, for a table that the current command has dropped: then its rows
- * in pg_inherits are deleted, but cannot have been vacuumed.  SnapshotAny may find parents of an older time as
+ * The tables of which a table is a partition or child, or was before the current command dropped it or took it out: then its
+ * rows in pg_inherits are deleted, but cannot have been vacuumed.  SnapshotAny may find parents of an older time as
  * well; they are refreshed once without need.
  */
 Datum
-pgtrickle_dropped_ancestors(PG_FUNCTION_ARGS)
+pgtrickle_former_ancestors(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	List *ancestors = list_make1_oid(PG_GETARG_OID(0));
-	Relation pg_inherits;
+	List		  *ancestors = list_make1_oid(PG_GETARG_OID(0));
+	Relation	   pg_inherits;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	pg_inherits = table_open(InheritsRelationId, AccessShareLock);
 	/* the list grows while we walk it */
 	for (int i = 0; i < list_length(ancestors); i++)
-		ancestors = list_concat_unique_oid(ancestors, parents_of(pg_inherits, list_nth_oid(ancestors, i)));
+		ancestors =
+			list_concat_unique_oid(ancestors, parents_of(pg_inherits, list_nth_oid(ancestors, i)));
 	table_close(pg_inherits, AccessShareLock);
 
 	for (int i = 1; i < list_length(ancestors); i++)
 	{
 		Datum value = ObjectIdGetDatum(list_nth_oid(ancestors, i));
-		bool isnull = false;
+		bool  isnull = false;
 
 		tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
 	}

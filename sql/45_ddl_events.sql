@@ -20,12 +20,12 @@ COMMENT ON FUNCTION pgtrickle.ddl_effect(pg_ddl_command, boolean) IS
 	'what a command means for readers of the relation: harmless, relation, or stream_table when a stream table could not stand it';
 REVOKE ALL ON FUNCTION pgtrickle.ddl_effect(pg_ddl_command, boolean) FROM PUBLIC;
 
-CREATE FUNCTION pgtrickle.dropped_ancestors(relid oid) RETURNS SETOF oid
+CREATE FUNCTION pgtrickle.former_ancestors(relid oid) RETURNS SETOF oid
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'pgtrickle_dropped_ancestors';
-COMMENT ON FUNCTION pgtrickle.dropped_ancestors(oid) IS
-	'the tables of which a just dropped table was a partition or child';
-REVOKE ALL ON FUNCTION pgtrickle.dropped_ancestors(oid) FROM PUBLIC;
+	AS 'MODULE_PATHNAME', 'pgtrickle_former_ancestors';
+COMMENT ON FUNCTION pgtrickle.former_ancestors(oid) IS
+	'the tables of which a table is a partition or child, or was before it was dropped or taken out';
+REVOKE ALL ON FUNCTION pgtrickle.former_ancestors(oid) FROM PUBLIC;
 
 /*
  * Tells the applier about those of the given relations that stream tables read.  Partitions and children count for the
@@ -138,6 +138,10 @@ BEGIN
 					THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = command.objid)
 				ELSE command.objid END;
 		END IF;
+		IF command.effect = 'stream_table' THEN
+			-- it may just have left a parent
+			changed := changed || ARRAY(SELECT pgtrickle.former_ancestors(command.objid));
+		END IF;
 	END LOOP;
 
 	BEGIN
@@ -196,7 +200,7 @@ BEGIN
 		PERFORM pgtrickle.tell_sources_changed(ARRAY(
 			SELECT d.objid FROM pg_event_trigger_dropped_objects() d WHERE d.classid = 'pg_class'::regclass
 			UNION
-			SELECT a FROM unnest(dropped) relid, pgtrickle.dropped_ancestors(relid) a
+			SELECT a FROM unnest(dropped) relid, pgtrickle.former_ancestors(relid) a
 			UNION
 			SELECT to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))
 			FROM pg_event_trigger_dropped_objects() d WHERE d.object_type IN ('policy', 'table constraint')));
