@@ -98,6 +98,7 @@ REVOKE ALL ON FUNCTION pgtrickle.tick_plan(bigint[], integer[], text[]) FROM PUB
 
 CREATE FUNCTION pgtrickle.tick_stage(set integer, data bytea) RETURNS void
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'pgtrickle_tick_stage';
 COMMENT ON FUNCTION pgtrickle.tick_stage(integer, bytea) IS
 	'for the applier: records of a change set';
