@@ -1,0 +1,147 @@
+# t/043_api_reference.pl
+#
+# Goal: the reference names every function, view and setting with its real arguments and columns, and every object keeps the rules
+# of the house: a comment, a fixed search_path, no rights that nobody meant to give.
+# Method: compare docs/reference/sql.md with the catalog of a fresh installation.
+use strict;
+use warnings FATAL => 'all';
+
+use File::Basename qw(dirname);
+use PostgreSQL::Test::Utils;
+use StreamTables::Cluster;
+use Test::More;
+
+my $node = StreamTables::Cluster->new('reference')->boot(setup => 'extension');
+my $reference = slurp_file(dirname(__FILE__) . '/../docs/reference/sql.md');
+my %named = map { $_ => 1 } $reference =~ /`([a-z_.0-9]+)(?:\([^`]*\))?`/g;
+
+sub list
+{
+	return split /\n/, $node->sql($_[0]);
+}
+
+# --- everything is named ------------------------------------------------------------------------------
+
+my @functions = list(
+	q{SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace ORDER BY 1}
+);
+cmp_ok(scalar @functions, '>', 90, 'the functions are there');
+is(join(' ', grep { !$named{$_} } @functions), '', 'every function is in the reference');
+is( join(
+		' ',
+		grep { !$named{$_} } list(
+			q{SELECT relname FROM pg_class WHERE relnamespace = 'pgtrickle'::regnamespace AND relkind IN ('r', 'v', 'm', 'p')}
+		)),
+	'',
+	'every table and view is in the reference');
+is( join(' ',
+		grep { !$named{$_} }
+		  list(q{LOAD 'pgtrickle'; SELECT name FROM pg_settings WHERE name LIKE 'pgtrickle.%'})),
+	'',
+	'every setting is in the reference');
+
+# --- what is named is there ---------------------------------------------------------------------------------
+
+my %settings =
+  map { split /\|/, $_, 2 }
+  list(
+	q{LOAD 'pgtrickle'; SELECT name, current_setting(name) FROM pg_settings WHERE name LIKE 'pgtrickle.%'}
+  );
+my %documented_settings = $reference =~ /^\| `(pgtrickle\.\w+)` \| `([^`]+)` \|/mg;
+$settings{'pgtrickle.refresh_timeout'} =~ s/^1min$/60s/;
+is_deeply(\%documented_settings, \%settings, 'settings have the defaults that the reference says');
+
+my %views = $reference =~ /^\| `(\w+)` \| ((?:all of `\w+`, )?\w+, [\w, ]+) \|$/mg;
+foreach my $view (
+	list(
+		q{SELECT relname FROM pg_class WHERE relnamespace = 'pgtrickle'::regnamespace AND relkind = 'v'
+	AND has_table_privilege('pg_monitor', oid, 'SELECT') ORDER BY 1}))
+{
+	my $columns = $views{$view} // '(not there)';
+	$columns =~ s/all of `(\w+)`/$views{$1}/;
+	is( $columns,
+		$node->sql(
+			"SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = 'pgtrickle.$view'::regclass AND attnum > 0"),
+		"view $view has the columns that the reference says");
+}
+
+# Headings read: `name(arguments)` → result, `other(...)` → result
+my @headings;
+foreach my $line ($reference =~ /^###+ (`.*)$/mg)
+{
+	while ($line =~ /`(\w+)\(([^)]*)\)` → (table \((?:[^()]|\([^)]*\))*\)|[\w ]+)/g)
+	{
+		push @headings, { name => $1, arguments => $2, result => $3 };
+	}
+}
+cmp_ok(scalar @headings, '>', 40, 'the reference has a heading for each public function');
+foreach my $heading (@headings)
+{
+	my ($arguments, $result) = split /\|/, $node->sql(
+		qq{
+		SELECT pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc
+		WHERE pronamespace = 'pgtrickle'::regnamespace AND proname = '$heading->{name}'}),
+	  2;
+	if (!defined $arguments)
+	{
+		fail("function $heading->{name} exists");
+		next;
+	}
+	(my $real_names = join ',', map { /^\s*(\w+)/ } split /,/, $arguments) =~ s/\s//g;
+	(my $said_names = join ',', map { /^\s*(\w+)/ } split /,/, $heading->{arguments}) =~ s/\s//g;
+	$real_names = substr($real_names, 0, length $said_names) if $heading->{arguments} =~ /…/;
+	is($said_names, $real_names, "$heading->{name}: arguments");
+	is(column_names($heading->{result}), column_names($result), "$heading->{name}: result");
+}
+
+sub column_names
+{
+	my ($result) = @_;
+
+	return lc $result if $result !~ /^table\s*\((.*)\)$/i;
+	return join ',', map { /^\s*(\w+)/ } split /,/, $1;
+}
+
+# --- the rules of the house ------------------------------------------------------------------------------------
+
+is( $node->sql(
+		q{SELECT string_agg(oid::regprocedure::text, E'\n') FROM pg_proc
+	WHERE pronamespace = 'pgtrickle'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL}),
+	'',
+	'every function has a comment');
+is( $node->sql(
+		q{SELECT string_agg(relname, E'\n') FROM pg_class
+	WHERE relnamespace = 'pgtrickle'::regnamespace AND relkind = 'v' AND obj_description(oid, 'pg_class') IS NULL}
+	),
+	'',
+	'every view has a comment');
+is( $node->sql(
+		q{SELECT string_agg(oid::regprocedure::text, E'\n') FROM pg_proc
+	WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef AND NOT coalesce(proconfig, '{}') @> '{"search_path=pg_catalog, pg_temp"}'}
+	),
+	'',
+	'every SECURITY DEFINER function has a fixed search_path');
+is( $node->sql(
+		q{SELECT string_agg(oid::regprocedure::text, E'\n') FROM pg_proc
+	WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef AND has_function_privilege('pg_monitor', oid, 'EXECUTE')
+	AND proname <> 'consumers_of'}),
+	'',
+	'nobody but the applier may call them');
+# Without a search_path of their own only those that resolve a name for their caller, which hold no operators.
+is( $node->sql(
+		q{SELECT string_agg(p.oid::regprocedure::text, E'\n') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+	WHERE pronamespace = 'pgtrickle'::regnamespace AND l.lanname IN ('sql', 'plpgsql') AND proconfig IS NULL
+	AND regexp_replace(prosrc, $$'[^']*'|:=|=>|\*(?= FROM)|--[^\n]*$$, '', 'g') ~ '[-+*/<>=~!@#%^&|`?]'}
+	),
+	'',
+	'functions that use the caller\'s search_path contain no operators');
+is( $node->sql(
+		q{SELECT string_agg(relname, E'\n') FROM pg_class WHERE relnamespace = 'pgtrickle'::regnamespace AND relkind = 'v'
+	AND has_table_privilege('pg_monitor', oid, 'SELECT') AND relname <> 'pgt_applier' AND NOT coalesce(reloptions, '{}') @> '{security_barrier=true}'}
+	),
+	'',
+	'views that hide rows are security barriers');
+
+$node->stop;
+done_testing();
