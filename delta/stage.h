@@ -28,7 +28,10 @@ typedef enum StageObstacle
 	STAGE_SHAPE_CHANGED			/* a used column is missing from the records or has another type than the relation now */
 } StageObstacle;
 
-/* An empty stage; everything it allocates lives in the current context or below. */
+/*
+ * An empty stage; everything it allocates lives in the current context or below.  Files of rowsets that spill belong to
+ * the present (sub)transaction, so the stage may be filled and read by several statements; call stage_free before it ends.
+ */
 extern Stage *stage_create(void);
 
 /*
@@ -42,13 +45,14 @@ extern void stage_expect(Stage *stage, int set, Oid relid, const Bitmapset *used
  * Takes records: `data` is a serialized Batch of proto/pgtrickle.proto.  Relation records are remembered for the
  * whole stage, by their number.  A record counts for every expected relation that its Relation.publish_as names,
  * columns matched by name.  An update whose used columns are all image-equal adds nothing.  An unchanged TOAST value is taken from the old row.
+ * Texts are taken to be in the encoding of this database.
  */
 extern void stage_append(Stage *stage, int set, const char *data, size_t length);
 
 /*
- * The staged rows of a relation, or NULL when no record came.  The rowset is named __pgt_delta_<relid>.  *obstacle tells
- * whether they may be used (if not, the result is NULL).  Owned by the stage.  Rows that cancel each other may still both be there, unless there
- * were many: call consolidate() where that matters.
+ * The staged rows of a relation, or NULL when no row came of its records.  The rowset is named __pgt_delta_<relid>.  *obstacle
+ * tells whether they may be used (if not, the result is NULL).  Owned by the stage.  Rows that cancel each other are both
+ * there: call consolidate() where that matters.
  */
 extern Rowset *stage_rowset(Stage *stage, int set, Oid relid, StageObstacle *obstacle);
 

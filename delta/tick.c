@@ -422,6 +422,7 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	MemoryContextSwitchTo(oldcontext);
 	SPI_finish();
+	stage_free(tick->stage);	/* its files must be closed before the transaction ends */
 	tick = NULL;
 	return (Datum) 0;
 }
