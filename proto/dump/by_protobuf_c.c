@@ -20,7 +20,7 @@ text(const char *characters)
 static void
 relation(const Pgtrickle__Relation *message)
 {
-	ColumnView *columns = calloc(message->n_columns + 1, sizeof(ColumnView));
+	ColumnView	   *columns = calloc(message->n_columns + 1, sizeof(ColumnView));
 	PrintedRelation printed = {
 		.view = {.number = message->number,
 				 .relid = message->relid,
@@ -54,7 +54,7 @@ static bool
 row_image(const Pgtrickle__Record *record, const char *label, const Pgtrickle__Tuple *tuple)
 {
 	size_t next = 0;
-	int column_count = print_column_count(record->relation);
+	int	   column_count = print_column_count(record->relation);
 
 	if (tuple == NULL)
 		return true;
@@ -158,7 +158,7 @@ bool
 print_batch_by_protobuf_c(ByteRange bytes)
 {
 	Pgtrickle__Batch *batch = pgtrickle__batch__unpack(NULL, bytes.length, bytes.data);
-	bool is_good = true;
+	bool			  is_good = true;
 
 	if (batch == NULL)
 	{

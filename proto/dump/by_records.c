@@ -12,10 +12,10 @@
 static void
 relation(const RelationView *view)
 {
-	uint32_t *publish_as = calloc(view->publish_as_count + 1, sizeof(uint32_t));
-	ColumnView *columns = calloc(view->column_count + 1, sizeof(ColumnView));
-	RelidReader relids = publish_as_reader(view);
-	ColumnReader reader = column_reader(view);
+	uint32_t	   *publish_as = calloc(view->publish_as_count + 1, sizeof(uint32_t));
+	ColumnView	   *columns = calloc(view->column_count + 1, sizeof(ColumnView));
+	RelidReader		relids = publish_as_reader(view);
+	ColumnReader	reader = column_reader(view);
 	PrintedRelation printed = {*view, publish_as, columns};
 
 	for (uint32_t i = 0; relid_next(&relids, &publish_as[i]); i++)
@@ -30,7 +30,7 @@ relation(const RelationView *view)
 static void
 truncate(const TruncateView *view)
 {
-	uint32_t *relids = calloc(view->relid_count + 1, sizeof(uint32_t));
+	uint32_t   *relids = calloc(view->relid_count + 1, sizeof(uint32_t));
 	RelidReader reader = truncate_reader(view);
 
 	for (uint32_t i = 0; relid_next(&reader, &relids[i]); i++)
@@ -43,7 +43,7 @@ static bool
 row_image(const RecordView *record, const char *label, ByteRange image)
 {
 	TupleReader reader;
-	TupleValue value;
+	TupleValue	value;
 
 	if (image.data == NULL)
 		return true;
@@ -102,7 +102,7 @@ bool
 print_batch_by_records(ByteRange bytes)
 {
 	BatchReader batch = batch_reader(bytes.data, bytes.length);
-	RecordView record;
+	RecordView	record;
 
 	while (batch_next_record(&batch, &record))
 	{

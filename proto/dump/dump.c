@@ -17,11 +17,12 @@
 #include "readers.h"
 
 static const char usage[] =
-	"Usage: pgtrickle-dump [--ours] [--stable] [--full] [--name RELID=NAME]...\n"
+	"Usage: pgtrickle-dump [--ours] [--stable] [--full] [--hex] [--name RELID=NAME]...\n"
 	"Prints batches of the change stream, given as hex, one a line.\n"
 	"  --ours             read with records.c instead of protobuf-c\n"
 	"  --stable           leave out transaction ids, positions, times and relation numbers\n"
 	"  --full             print long values in their whole length\n"
+	"  --hex              print all values as bytes\n"
 	"  --name RELID=NAME  print NAME for this relation\n";
 
 static int
@@ -61,7 +62,7 @@ decode_hex(char *line, size_t line_length, size_t *length)
 static void
 name_relation(char *argument)
 {
-	char *name;
+	char		 *name;
 	unsigned long relid = strtoul(argument, &name, 10);
 
 	if (*name != '=')
@@ -85,6 +86,8 @@ parse_arguments(int count, char **arguments)
 			print_options.is_stable = true;
 		else if (strcmp(arguments[i], "--full") == 0)
 			print_options.is_full = true;
+		else if (strcmp(arguments[i], "--hex") == 0)
+			print_options.is_hex = true;
 		else if (strcmp(arguments[i], "--name") == 0 && i + 1 < count)
 			name_relation(arguments[++i]);
 		else
@@ -100,10 +103,10 @@ int
 main(int count, char **arguments)
 {
 	BatchPrinter print_batch = parse_arguments(count, arguments);
-	char *line = NULL;
-	size_t capacity = 0;
-	ssize_t line_length;
-	bool is_good = true;
+	char		*line = NULL;
+	size_t		 capacity = 0;
+	ssize_t		 line_length;
+	bool		 is_good = true;
 
 	while ((line_length = getline(&line, &capacity, stdin)) >= 0)
 	{

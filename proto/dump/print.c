@@ -33,30 +33,30 @@ enum
 
 typedef struct KnownColumn
 {
-	char *name;
-	uint32_t type_oid;
+	char		 *name;
+	uint32_t	  type_oid;
 	ValueEncoding encoding;
 } KnownColumn;
 
 /* Relations by their number, as announced; relid and name by --name. */
 typedef struct KnownRelation
 {
-	char *name;
-	int column_count;
+	char		*name;
+	int			 column_count;
 	KnownColumn *columns;
 } KnownRelation;
 
 static KnownRelation *relations;
-static uint32_t relation_limit;
+static uint32_t		  relation_limit;
 
 typedef struct GivenName
 {
-	uint32_t relid;
+	uint32_t	relid;
 	const char *name;
 } GivenName;
 
 static GivenName *names;
-static size_t name_count;
+static size_t	  name_count;
 
 static void *
 resize(void *memory, size_t count, size_t size)
@@ -173,7 +173,7 @@ print_begin(const BeginView *begin)
 static void
 remember_relation(const PrintedRelation *relation)
 {
-	uint32_t number = relation->view.number;
+	uint32_t	   number = relation->view.number;
 	KnownRelation *known;
 
 	if (number > 1000000)
@@ -329,7 +329,9 @@ is_text_type(uint32_t type_oid)
 static void
 print_present(const KnownColumn *column, ByteRange bytes)
 {
-	if (column->encoding == ENCODING_TEXT || is_text_type(column->type_oid))
+	if (print_options.is_hex)
+		print_hex(bytes);
+	else if (column->encoding == ENCODING_TEXT || is_text_type(column->type_oid))
 		print_text(bytes);
 	else if (column->type_oid == TYPE_BOOL && bytes.length == 1)
 		printf(bytes.data[0] ? "true" : "false");

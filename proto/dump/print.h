@@ -13,7 +13,8 @@
 typedef struct PrintOptions
 {
 	bool is_stable; /* no xids, LSNs, times */
-	bool is_full;	/* values in their whole length */
+	bool is_full; /* values in their whole length */
+	bool is_hex; /* all values as bytes */
 } PrintOptions;
 
 extern PrintOptions print_options;
@@ -24,8 +25,8 @@ extern void print_name_relation(uint32_t relid, const char *name);
 /* Where a list of numbers or columns comes from is the reader's business. */
 typedef struct PrintedRelation
 {
-	RelationView view; /* `fields` is not used */
-	const uint32_t *publish_as;
+	RelationView	  view; /* `fields` is not used */
+	const uint32_t	 *publish_as;
 	const ColumnView *columns;
 } PrintedRelation;
 
