@@ -272,6 +272,25 @@ insert_sources(CreateRequest *request)
 	}
 }
 
+/* Views have no changes of their own, but changing their definition changes the rows. */
+static void
+insert_views(CreateRequest *request)
+{
+	ListCell   *lc;
+
+	foreach(lc, query_relations(request->program->defining_query))
+	{
+		Oid			relid = lfirst_oid(lc);
+
+		if (get_rel_relkind(relid) != RELKIND_VIEW)
+			continue;
+		execute(psprintf("INSERT INTO pgtrickle.pgt_sources (pgt_id, source_relid, source_schema, source_name, source_type)"
+						 " VALUES (" INT64_FORMAT ", %u, %s, %s, 'VIEW') ON CONFLICT DO NOTHING",
+						 request->pgt_id, relid, quote_literal_cstr(get_namespace_name(get_rel_namespace(relid))),
+						 quote_literal_cstr(get_rel_name(relid))));
+	}
+}
+
 /* The index by which refreshes find rows; a statement for psql's eyes, made as the caller. */
 static char *
 key_index_sql(CreateRequest *request, const char *index_name)
@@ -403,6 +422,7 @@ create_stream_table(CreateRequest *request)
 	scope = extension_scope_enter();
 	insert_definition(request);
 	insert_sources(request);
+	insert_views(request);
 	state_tables_create(request->program, request->pgt_id, scope.saved_user);
 	extension_scope_leave(&scope);
 

@@ -212,8 +212,8 @@ program_fingerprint(DeltaProgram *program)
 	return psprintf("%016lx", (unsigned long) hash_bytes_extended((unsigned char *) text.data, text.len, 0));
 }
 
-static List *
-relations_of_query(const char *defining_query)
+List *
+query_relations(const char *defining_query)
 {
 	List	   *relids = NIL;
 	List	   *invalidations = NIL;
@@ -234,7 +234,7 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 
 	owner_scope_enter(&scope, table);
 	/* First what we depend on, so that no invalidation is missed while compiling. */
-	relids = relations_of_query(table->defining_query);
+	relids = query_relations(table->defining_query);
 	oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
 	entry->relids = lappend_oid(list_copy(relids), table->relid);
 	MemoryContextSwitchTo(oldcontext);

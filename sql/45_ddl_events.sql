@@ -5,6 +5,7 @@
  * For sources a transactional message `ddl <relids>` goes into the WAL, so that the applier learns of the change in order with the
  * rows around it, and refreshes the stream tables over it in full.  Sources are bound by name: a new relation under the name that
  * a stream table knows gets the `interest` message at once, so that none of its changes is missed, and counts as a change of the old one.
+ * A materialized view has no changes in the WAL; that it was refreshed counts as one, too.
  *
  * Nothing here may get into the way of DDL that is not about stream tables.  These functions run for every CREATE and ALTER of a
  * relation, so they first ask whether there is any stream table; failures in telling the applier are warnings, which leave
@@ -234,7 +235,7 @@ REVOKE ALL ON FUNCTION pgtrickle.on_table_rewrite() FROM PUBLIC;
 -- ALWAYS: also in sessions that apply changes of another server.
 CREATE EVENT TRIGGER pgtrickle_ddl_command_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER SCHEMA',
-		'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW',
+		'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW',
 		'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY')
 	EXECUTE FUNCTION pgtrickle.on_ddl_command_end();
 ALTER EVENT TRIGGER pgtrickle_ddl_command_end ENABLE ALWAYS;

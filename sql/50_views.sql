@@ -128,7 +128,7 @@ CREATE VIEW pgtrickle.pgt_dependencies WITH (security_barrier) AS
 	JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
 	CROSS JOIN pgtrickle.pgt_progress p
 	LEFT JOIN pg_catalog.pg_replication_slots slot ON slot.slot_name = p.slot_name;
-COMMENT ON VIEW pgtrickle.pgt_dependencies IS 'what each stream table reads, views expanded';
+COMMENT ON VIEW pgtrickle.pgt_dependencies IS 'what each stream table reads: tables, and the views through which it reads them';
 GRANT SELECT ON pgtrickle.pgt_dependencies TO PUBLIC;
 
 CREATE VIEW pgtrickle.pgt_refresh_history WITH (security_barrier) AS

@@ -127,7 +127,7 @@ CREATE FUNCTION pgtrickle.list_sources(name text)
 AS $$
 	SELECT * FROM pgtrickle.sources_by_id(pgtrickle.stream_table_id_to_see(name))
 $$;
-COMMENT ON FUNCTION pgtrickle.list_sources(text) IS 'what a stream table reads, views expanded';
+COMMENT ON FUNCTION pgtrickle.list_sources(text) IS 'what a stream table reads: tables, and the views through which it reads them';
 
 -- From the stream tables that nobody reads down to the sources; what several read is shown under each of them.
 CREATE FUNCTION pgtrickle.dependency_tree()

@@ -36,13 +36,12 @@ AS $$
 	JOIN pg_namespace n ON n.oid = c.relnamespace
 	JOIN pgtrickle.pgt_schedules r USING (pgt_id)
 	LEFT JOIN (
-		-- only what the WAL tells about: views are expanded into the tables behind them, the others are read in full
+		-- views have no rows in the WAL, but there are messages about all of them
 		SELECT s.pgt_id,
 			array_agg(s.source_relid ORDER BY s.source_relid) AS source_relids,
 			array_agg(upstream.pgt_id ORDER BY upstream.pgt_id) FILTER (WHERE upstream.pgt_id IS NOT NULL) AS upstream_ids
 		FROM pgtrickle.pgt_sources s
 		LEFT JOIN pgtrickle.pgt_definitions upstream ON upstream.relid = s.source_relid
-		WHERE s.source_type IN ('TABLE', 'PARTITIONED_TABLE', 'STREAM_TABLE')
 		GROUP BY s.pgt_id
 	) s USING (pgt_id)
 	ORDER BY d.pgt_id
@@ -206,7 +205,7 @@ BEGIN
 		fresh_at = CASE WHEN passed THEN p.probed_at ELSE p.fresh_at END,
 		probe_lsn = CASE WHEN passed OR p.probe_lsn IS NULL THEN pg_current_wal_insert_lsn() ELSE p.probe_lsn END,
 		probed_at = CASE WHEN passed OR p.probe_lsn IS NULL THEN clock_timestamp() ELSE p.probed_at END
-	FROM (SELECT coalesce(applier_heartbeat.ack_lsn, q.ack_lsn) >= q.probe_lsn FROM pgtrickle.pgt_progress q) probe (passed);
+	FROM (SELECT greatest(applier_heartbeat.ack_lsn, q.ack_lsn) >= q.probe_lsn FROM pgtrickle.pgt_progress q) probe (passed);
 	PERFORM pgtrickle.prune_history();
 	snapshot := pg_current_snapshot()::text;
 	insert_lsn := pg_current_wal_insert_lsn();

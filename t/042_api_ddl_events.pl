@@ -154,6 +154,32 @@ $node->sql('DROP TABLE child');
 like(messages('ddl'), qr/$parent/, 'and one that is dropped');
 $node->sql('DROP TABLE family, parent');
 
+# --- views ---------------------------------------------------------------------------------------------------
+
+$node->sql(
+	q{CREATE TABLE base (id int PRIMARY KEY, v int); CREATE VIEW inner_view AS SELECT id, v FROM base;
+	CREATE VIEW outer_view AS SELECT id, v FROM inner_view; CREATE MATERIALIZED VIEW kept AS SELECT id FROM base}
+);
+create('through_views', 'SELECT id, v FROM outer_view');
+my ($inner_view, $outer_view) = (oid_of('inner_view'), oid_of('outer_view'));
+is( $node->sql(
+		q{SELECT source_table, source_type FROM pgtrickle.list_sources('through_views') ORDER BY 1}
+	),
+	"public.base|TABLE\npublic.inner_view|VIEW\npublic.outer_view|VIEW",
+	'views are among the sources');
+$node->sql('CREATE OR REPLACE VIEW inner_view AS SELECT id, v + 1 AS v FROM base');
+is(messages('ddl'), "ddl $inner_view", 'a replaced view is told, however deep it is');
+$node->sql('DROP VIEW outer_view');
+is(messages('ddl'), "ddl $outer_view", 'so is a dropped one');
+$node->sql('CREATE VIEW outer_view AS SELECT id, v FROM inner_view');
+like(messages('ddl'), qr/^ddl $outer_view$/, 'and one that takes its place');
+$node->sql('DROP TABLE through_views');
+create('over_kept', 'SELECT id FROM kept');
+my $kept = oid_of('kept');
+$node->sql('REFRESH MATERIALIZED VIEW kept');
+is(messages('ddl'), "ddl $kept", 'a refreshed materialized view is told');
+$node->sql('DROP TABLE over_kept; DROP TABLE base CASCADE');
+
 # --- stream tables -------------------------------------------------------------------------------------------
 
 $node->sql('CREATE TABLE src (id int PRIMARY KEY, v int); CREATE TABLE st_parent (v int)');

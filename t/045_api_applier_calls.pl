@@ -66,15 +66,15 @@ like(
 	qr/free interval 20000/,
 	'a calculated consumer without consumers has the default');
 
-my ($src, $bronze, $silver) =
-  map { $node->sql("SELECT '$_'::regclass::oid") } qw(src bronze silver);
+my ($src, $view, $bronze, $silver) =
+  map { $node->sql("SELECT '$_'::regclass::oid") } qw(src view bronze silver);
 my %ids = map { split /\|/ } split /\n/,
   $node->sql('SELECT pgt_name, pgt_id FROM pgtrickle.applier_catalog()');
 is( $node->sql(
 		q{SELECT pgt_schema, relid, status, refresh_mode, source_relids, upstream_ids, frontier_snapshot, needs_refill, consecutive_errors, has_consumers
 	FROM pgtrickle.applier_catalog() WHERE pgt_name IN ('bronze', 'silver') ORDER BY pgt_name}),
-	"public|$bronze|INITIALIZING|DIFFERENTIAL|{$src}|{}||t|0|t\npublic|$silver|INITIALIZING|DIFFERENTIAL|{$bronze}|{$ids{bronze}}||t|0|t",
-	'the catalog names sources through views, and upstream stream tables');
+	"public|$bronze|INITIALIZING|DIFFERENTIAL|{$src,$view}|{}||t|0|t\npublic|$silver|INITIALIZING|DIFFERENTIAL|{$bronze}|{$ids{bronze}}||t|0|t",
+	'the catalog names sources, views and upstream stream tables');
 
 $node->create_stream_table(
 	'odd',
