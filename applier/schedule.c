@@ -1,0 +1,388 @@
+/*
+ * applier/schedule.c
+ *     What is to be refreshed, and when.
+ */
+#include "schedule.h"
+
+#include "memory.h"
+
+#define DEFERRAL_DELAY_FIRST INT64_C(1000) /* microseconds */
+#define DEFERRAL_DELAY_MAX INT64_C(100000)
+
+/*
+ * How much earlier than an interval demands: what a tick takes, and the turns of the loop before
+ * it.
+ */
+#define INTERVAL_MARGIN_MIN INT64_C(20000)
+
+Schedule *
+schedule_create(void)
+{
+	return memory_take_zeroed(sizeof(Schedule));
+}
+
+void
+schedule_free(Schedule *schedule)
+{
+	for (size_t i = 0; i < schedule->request_count; i++)
+		free(schedule->requests[i].nonce);
+	free(schedule->requests);
+	free(schedule);
+}
+
+Micros
+retry_delay(int failures, Micros first, Micros max)
+{
+	Micros delay = first;
+
+	for (int i = 1; i < failures && delay < max; i++)
+		delay *= 2;
+	if (delay > max)
+		delay = max;
+
+	/*
+	 * Between three and five quarters, so that many who failed together do not come back together.
+	 */
+	return delay * 3 / 4 + delay / 2 * (random() % 1024) / 1024;
+}
+
+void
+schedule_defer(StreamTable *table, Micros now)
+{
+	Micros delay = table->run.deferral_delay * 2;
+
+	if (delay < DEFERRAL_DELAY_FIRST)
+		delay = DEFERRAL_DELAY_FIRST;
+	if (delay > DEFERRAL_DELAY_MAX)
+		delay = DEFERRAL_DELAY_MAX;
+	table->run.deferral_delay = delay;
+	table->run.deferred_until = now + delay;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Requests
+ */
+
+void
+schedule_request(Schedule *schedule, int64_t pgt_id, const char *nonce, Lsn hold_lsn)
+{
+	Request *request;
+
+	schedule->requests = memory_grow_array(schedule->requests, schedule->request_count,
+										   &schedule->request_capacity, sizeof(Request));
+	request = &schedule->requests[schedule->request_count++];
+	request->pgt_id = pgt_id;
+	request->nonce = nonce != NULL ? memory_copy_text(nonce) : NULL;
+	request->hold_lsn = hold_lsn;
+	request->in_tick = false;
+	request->is_new = true;
+}
+
+static bool
+request_names(const Request *request, const StreamTable *table)
+{
+	return request->pgt_id == table->pgt_id || request->pgt_id == SCHEDULE_ALL;
+}
+
+bool
+schedule_is_requested(const Schedule *schedule, const StreamTable *table)
+{
+	for (size_t i = 0; i < schedule->request_count; i++)
+	{
+		if (request_names(&schedule->requests[i], table))
+			return true;
+	}
+	return false;
+}
+
+const Request *
+schedule_verification(const Schedule *schedule, const StreamTable *table)
+{
+	for (size_t i = 0; i < schedule->request_count; i++)
+	{
+		const Request *request = &schedule->requests[i];
+
+		if (request->in_tick && request->nonce != NULL && request_names(request, table))
+			return request;
+	}
+	return NULL;
+}
+
+/* An earlier verification of the same stream table: one tick answers one of them. */
+static bool
+is_second_verification(const Schedule *schedule, const Request *request)
+{
+	for (const Request *other = schedule->requests; other < request; other++)
+	{
+		if (other->in_tick && other->nonce != NULL &&
+			(other->pgt_id == request->pgt_id || other->pgt_id == SCHEDULE_ALL ||
+			 request->pgt_id == SCHEDULE_ALL))
+			return true;
+	}
+	return false;
+}
+
+void
+schedule_requests_begin(Schedule *schedule, const Catalog *catalog)
+{
+	for (size_t i = 0; i < schedule->request_count; i++)
+	{
+		Request			  *request = &schedule->requests[i];
+		const StreamTable *table = catalog_find(catalog, request->pgt_id);
+
+		request->in_tick = request->pgt_id == SCHEDULE_ALL || (table != NULL && table->in_tick);
+		if (request->nonce != NULL && is_second_verification(schedule, request))
+			request->in_tick = false;
+	}
+}
+
+static void
+drop_requests(Schedule	 *schedule, bool (*is_dropped)(const Request *, const void *),
+			  const void *context)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < schedule->request_count; i++)
+	{
+		if (is_dropped(&schedule->requests[i], context))
+			free(schedule->requests[i].nonce);
+		else
+			schedule->requests[kept++] = schedule->requests[i];
+	}
+	schedule->request_count = kept;
+}
+
+bool
+request_is_answered(const Request *request, const Catalog *catalog)
+{
+	const StreamTable *table;
+
+	if (!request->in_tick)
+		return false;
+	table = catalog_find(catalog, request->pgt_id);
+	return table == NULL || table->takes_part;
+}
+
+static bool
+test_answered(const Request *request, const void *context)
+{
+	return request_is_answered(request, context);
+}
+
+void
+schedule_requests_end(Schedule *schedule, const Catalog *catalog, bool committed)
+{
+	if (committed)
+		drop_requests(schedule, test_answered, catalog);
+	for (size_t i = 0; i < schedule->request_count; i++)
+		schedule->requests[i].in_tick = false;
+}
+
+static bool
+request_is_unknown(const Request *request, const void *context)
+{
+	const StreamTable *table;
+
+	if (request->pgt_id == SCHEDULE_ALL)
+		return false;
+	table = catalog_find(context, request->pgt_id);
+	return table == NULL || !table->is_active || table->schedule == SCHEDULE_IMMEDIATE;
+}
+
+void
+schedule_drop_unknown(Schedule *schedule, const Catalog *catalog)
+{
+	drop_requests(schedule, request_is_unknown, catalog);
+}
+
+Lsn
+schedule_needed_lsn(const Schedule *schedule)
+{
+	Lsn needed = LSN_MAX;
+
+	for (size_t i = 0; i < schedule->request_count; i++)
+		needed = lsn_min(needed, schedule->requests[i].hold_lsn);
+	return needed;
+}
+
+/* Somebody who asks now does not want to wait until a failure is forgiven, here or upstream. */
+static void
+forget_failures(StreamTable *table)
+{
+	table->run.retry_at = 0;
+	for (size_t i = 0; i < table->upstream_count; i++)
+		forget_failures(table->upstream[i]);
+}
+
+static void
+wake_requested(Schedule *schedule, Catalog *catalog)
+{
+	for (size_t i = 0; i < schedule->request_count; i++)
+	{
+		Request *request = &schedule->requests[i];
+
+		if (!request->is_new)
+			continue;
+		request->is_new = false;
+		for (size_t j = 0; j < catalog->count; j++)
+		{
+			if (request_names(request, catalog->tables[j]))
+				forget_failures(catalog->tables[j]);
+		}
+	}
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * What is due
+ */
+
+const char *
+schedule_refill_reason(const Schedule *schedule, const StreamTable *table)
+{
+	if (table->needs_refill)
+		return table->refill_reason != NULL ? table->refill_reason : "first fill";
+	if (table->frontier == NULL)
+		return "first fill";
+	if (table->frontier->xmin < schedule->valid_xid)
+		return "filled before the replication slot could be relied on";
+	if (table->run.missed_changes)
+		return table->run.missed_reason;
+	return NULL;
+}
+
+/* Upstream comes first in the catalog, so one pass is enough. */
+static void
+look_at_pending(const Schedule *schedule, StreamTable *table)
+{
+	const PendingList *pending = &table->run.pending;
+
+	table->pending_since = MICROS_NEVER;
+	table->ready_at = MICROS_NEVER;
+	table->available_at = table->is_active ? table->run.retry_at : MICROS_NEVER;
+	if (pending->count > 0)
+	{
+		table->pending_since = pending->items[0]->committed_at;
+		table->ready_at = table->run.deferred_until;
+	}
+	if (table->is_active && schedule_refill_reason(schedule, table) != NULL)
+	{
+		table->pending_since = 0;
+		table->ready_at = table->run.deferred_until;
+	}
+	for (size_t i = 0; i < table->upstream_count; i++)
+	{
+		const StreamTable *upstream = table->upstream[i];
+
+		if (upstream->pending_since < table->pending_since)
+			table->pending_since = upstream->pending_since;
+		if (upstream->ready_at < table->ready_at)
+			table->ready_at = upstream->ready_at;
+		/*
+		 * One that is not pending equals its query as it is, whatever happened to it; but nothing
+		 * is known of inactive ones.
+		 */
+		if ((!upstream->is_active || upstream->pending_since != MICROS_NEVER) &&
+			upstream->available_at > table->available_at)
+			table->available_at = upstream->available_at;
+	}
+}
+
+static Micros
+interval_margin(const Schedule *schedule, const StreamTable *table)
+{
+	Micros margin = INTERVAL_MARGIN_MIN + schedule->tick_duration;
+
+	return margin < table->interval / 4 ? margin : table->interval / 4;
+}
+
+/* When its schedule wants it, failures and invisible transactions left aside. */
+static Micros
+scheduled_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
+{
+	if (table->pending_since == MICROS_NEVER)
+		return MICROS_NEVER;
+	if (schedule_refill_reason(schedule, table) != NULL)
+		return table->ready_at;
+	switch (table->schedule)
+	{
+		case SCHEDULE_CONTINUOUS:
+			return table->ready_at;
+		case SCHEDULE_INTERVAL:
+		{
+			Micros due_at =
+				table->pending_since + table->interval - interval_margin(schedule, table);
+
+			return under_pressure || due_at < table->ready_at ? table->ready_at : due_at;
+		}
+		default:
+			return MICROS_NEVER;
+	}
+}
+
+static Micros
+due_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
+{
+	Micros at =
+		schedule_is_requested(schedule, table) ? 0 : scheduled_at(schedule, table, under_pressure);
+
+	return at > table->available_at ? at : table->available_at;
+}
+
+static size_t
+choose_with_upstream(StreamTable *table)
+{
+	size_t chosen = 1;
+
+	if (table->in_tick)
+		return 0;
+	table->in_tick = true;
+	for (size_t i = 0; i < table->upstream_count; i++)
+		chosen += choose_with_upstream(table->upstream[i]);
+	return chosen;
+}
+
+size_t
+schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pressure,
+				Micros *next_due)
+{
+	StreamTable *alone = NULL;
+	bool		 some_together = false;
+	size_t		 chosen = 0;
+
+	*next_due = MICROS_NEVER;
+	wake_requested(schedule, catalog);
+	for (size_t i = 0; i < catalog->count; i++)
+	{
+		StreamTable *table = catalog->tables[i];
+		Micros		 at;
+
+		table->in_tick = false;
+		table->is_due = false;
+		if (table->schedule == SCHEDULE_IMMEDIATE)
+			continue;
+		look_at_pending(schedule, table);
+		at = due_at(schedule, table, under_pressure);
+		if (at > now)
+		{
+			if (at < *next_due)
+				*next_due = at;
+			continue;
+		}
+		table->is_due = true;
+		if (!table->run.goes_alone)
+			some_together = true;
+		else if (alone == NULL || table->run.retry_at < alone->run.retry_at)
+			alone = table;
+	}
+
+	/* Turn and turn about, so that neither kind waits for ever. */
+	schedule->chose_alone = alone != NULL && (!some_together || !schedule->chose_alone);
+	if (schedule->chose_alone)
+		return choose_with_upstream(alone);
+	for (size_t i = 0; i < catalog->count; i++)
+	{
+		if (catalog->tables[i]->is_due && !catalog->tables[i]->run.goes_alone)
+			chosen += choose_with_upstream(catalog->tables[i]);
+	}
+	return chosen;
+}
