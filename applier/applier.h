@@ -1,0 +1,125 @@
+/*
+ * applier/applier.h
+ *     The daemon's state: one connection epoch, and what outlives it.
+ *
+ *     CLOSED -> ATTACHING (attach.c) -> RUNNING (run.c) -> CLOSED, after an error, and again
+ *
+ * All three connections are made and lost together.  An epoch starts from what the database has
+ * persisted and from the slot's position; nothing of it is carried over to the next one.
+ */
+#ifndef PGTRICKLE_APPLIER_APPLIER_H
+#define PGTRICKLE_APPLIER_APPLIER_H
+
+#include "ack.h"
+#include "control.h"
+#include "options.h"
+#include "stream.h"
+#include "tick.h"
+
+typedef enum EpochState
+{
+	EPOCH_CLOSED,
+	EPOCH_ATTACHING,
+	EPOCH_RUNNING
+} EpochState;
+
+/* The steps of attaching, in order. */
+typedef enum AttachStep
+{
+	ATTACH_CONNECT, /* fence and refresh connection */
+	ATTACH_SETTINGS, /* of both */
+	ATTACH_LOCK, /* no other applier's refresh session is left */
+	ATTACH_LOOK, /* at the server, the slot, what was persisted */
+	ATTACH_DROP_SLOT, /* it is invalid */
+	ATTACH_CREATE_SLOT, /* there is none */
+	ATTACH_CATALOG, /* for the interest list */
+	ATTACH_STREAM, /* from here on the slot is ours */
+	ATTACH_LOOK_AGAIN, /* is the slot where we left it? */
+	ATTACH_STARTED, /* tell the database, with the reason if not */
+	ATTACH_PERSIST, /* then also the slot's position */
+	ATTACH_LOOK_LAST, /* what applier_started() decided */
+	ATTACH_CATALOG_AGAIN, /* and about which stream tables */
+	ATTACH_DONE
+} AttachStep;
+
+/* One row of sql/server_state.sql. */
+typedef struct ServerState
+{
+	bool	 is_in_recovery;
+	char	 system_identifier[24];
+	int		 timeline;
+	uint64_t wal_segment_bytes;
+	char	 persisted_system_identifier[24]; /* empty: never started */
+	int		 persisted_timeline;
+	char	 persisted_slot[64];
+	Lsn		 persisted_ack_lsn; /* LSN_NONE: none */
+	Xid		 valid_xid;
+	bool	 slot_exists;
+	bool	 slot_is_ours; /* our plugin, this database */
+	bool	 slot_is_active;
+	int		 slot_active_pid;
+	bool	 slot_is_lost;
+	Lsn		 confirmed_flush_lsn;
+} ServerState;
+
+typedef struct Applier
+{
+	const Options *options;
+	char		   slot[64]; /* empty until the database's name is known */
+
+	/* What outlives a connection. */
+	int	   connect_failures;
+	Micros connect_at;
+	bool   said_waiting; /* that another applier is at work, once */
+	bool   stop_requested;
+	bool   reload_requested;
+
+	/* The epoch. */
+	EpochState epoch;
+	Buffer	  *buffer;
+	Settle	  *settle;
+	Schedule  *schedule;
+	Intake	  *intake;
+	Catalog	  *catalog;
+	Stream	   stream;
+	Control	   control;
+	Tick	   tick;
+	Ack		   ack;
+
+	/* Attaching. */
+	AttachStep	step;
+	bool		step_is_sent;
+	bool		settings_done[2]; /* refresh, fence */
+	Micros		step_again_at; /* MICROS_NEVER: not waiting */
+	bool		lock_is_ours;
+	ServerState server;
+	char		gap_reason[256]; /* empty: the stream continues where it was left */
+	char	   *interest;
+
+	/* Running. */
+	bool	  catalog_is_loading;
+	Micros	  catalog_reload_at; /* MICROS_NEVER: no need */
+	Micros	  catalog_reload_delay;
+	Micros	  tick_at; /* not before */
+	int		  tick_failures; /* in a row, without blame */
+	Lsn		  tick_when_reached; /* LSN_NONE: the stream is not too far behind */
+	Micros	  tick_when_waited;
+	Micros	  next_due;
+	Lsn		  persisted_ack_lsn;
+	Lsn		  persisted_insert_lsn; /* the WAL's end after the last persisting */
+	Micros	  persisted_at;
+	Snapshot *settle_snapshot; /* of a heartbeat; waits until the stream has reached its position */
+	Lsn		  settle_insert_lsn;
+	bool	  last_heartbeat_sent; /* while stopping */
+	uint64_t  ticks_committed;
+} Applier;
+
+/* attach.c */
+extern bool attach_start(Applier *applier, Error *error) MUST_CHECK;
+extern bool attach_advance(Applier *applier, Micros now, Error *error) MUST_CHECK;
+
+/* run.c: also used while attaching. */
+extern bool applier_take_catalog(Applier *applier, const PGresult *result, Error *error) MUST_CHECK;
+extern int	applier_run(const Options *options);
+
+#endif /* PGTRICKLE_APPLIER_APPLIER_H */

@@ -1,0 +1,57 @@
+/*
+ * applier/control.h
+ *     The fence connection: fences, heartbeats, failures.  Everything there commits at once.
+ *
+ * Commands are sent as they are asked for, whatever is under way, and answered in order.  An error
+ * of any of them is an error of the connection: they do nothing that could fail for a reason of its
+ * own.
+ */
+#ifndef PGTRICKLE_APPLIER_CONTROL_H
+#define PGTRICKLE_APPLIER_CONTROL_H
+
+#include "intake.h"
+#include "session.h"
+
+#define CONTROL_QUEUE_MAX 64
+
+typedef enum ControlCommand
+{
+	CONTROL_FENCE,
+	CONTROL_HEARTBEAT,
+	CONTROL_FAILED
+} ControlCommand;
+
+typedef struct Control
+{
+	Session		   session;
+	ControlCommand queue[CONTROL_QUEUE_MAX]; /* sent, not answered */
+	int			   queue_length;
+
+	/* The heartbeat under way, or the answer to the last one. */
+	bool	  heartbeat_is_running;
+	bool	  heartbeat_is_done; /* whoever uses the answer resets this */
+	Lsn		  heartbeat_ack_lsn;
+	Snapshot *heartbeat_snapshot;
+	Lsn		  heartbeat_snapshot_insert_lsn; /* read after the snapshot */
+	Lsn		  heartbeat_insert_lsn; /* read after the commit */
+} Control;
+
+extern void control_reset(Control *control);
+
+extern bool control_send_fence(Control *control, const char *nonce, Error *error) MUST_CHECK;
+extern bool
+control_send_heartbeat(Control *control, Lsn ack_lsn, Lsn stream_lsn, Error *error) MUST_CHECK;
+extern bool control_send_failed(Control *control, int64_t pgt_id, const char *sqlstate,
+								const char *message, Micros retry_delay, Error *error) MUST_CHECK;
+
+/* Reads what answers have arrived. */
+extern bool control_advance(Control *control, Error *error) MUST_CHECK;
+
+/* Can another command be sent? */
+static inline bool
+control_has_room(const Control *control)
+{
+	return control->queue_length < CONTROL_QUEUE_MAX;
+}
+
+#endif /* PGTRICKLE_APPLIER_CONTROL_H */

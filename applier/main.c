@@ -1,0 +1,287 @@
+/*
+ * applier/main.c
+ *     The command line of the program pgtrickle.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "applier.h"
+#include "command.h"
+#include "stop_point.h"
+
+#define MEGABYTE (UINT64_C(1024) * 1024)
+
+typedef enum OptionKey
+{
+	OPTION_BUFFER_MB = 256,
+	OPTION_SPILL_MB,
+	OPTION_SPILL_DIR,
+	OPTION_HEARTBEAT,
+	OPTION_LOCK_TIMEOUT,
+	OPTION_ROLE,
+	OPTION_FIX,
+	OPTION_EXTENSION,
+	OPTION_KEEP_ROLE
+} OptionKey;
+
+static const struct option long_options[] = {
+	{"dbname", required_argument, NULL, 'd'},
+	{"slot", required_argument, NULL, 'S'},
+	{"verbose", no_argument, NULL, 'v'},
+	{"version", no_argument, NULL, 'V'},
+	{"buffer-mb", required_argument, NULL, OPTION_BUFFER_MB},
+	{"spill-mb", required_argument, NULL, OPTION_SPILL_MB},
+	{"spill-dir", required_argument, NULL, OPTION_SPILL_DIR},
+	{"heartbeat", required_argument, NULL, OPTION_HEARTBEAT},
+	{"lock-timeout", required_argument, NULL, OPTION_LOCK_TIMEOUT},
+	{"role", required_argument, NULL, OPTION_ROLE},
+	{"fix", no_argument, NULL, OPTION_FIX},
+	{"extension", no_argument, NULL, OPTION_EXTENSION},
+	{"keep-role", no_argument, NULL, OPTION_KEEP_ROLE},
+	{NULL, 0, NULL, 0}};
+
+static int
+run_command(const Options *options)
+{
+	return applier_run(options) == 0 ? EXIT_FINE : EXIT_PROBLEM;
+}
+
+/* `options`: the letters and keys that the subcommand takes, besides those that all take. */
+typedef struct Command
+{
+	const char *name;
+	int (*function)(const Options *options);
+	const int  *options;
+	const char *summary;
+} Command;
+
+static const int setup_options[] = {OPTION_ROLE, OPTION_FIX, 0};
+static const int run_options[] = {OPTION_BUFFER_MB, OPTION_SPILL_MB,	 OPTION_SPILL_DIR,
+								  OPTION_HEARTBEAT, OPTION_LOCK_TIMEOUT, 0};
+static const int no_options[] = {0};
+static const int doctor_options[] = {OPTION_ROLE, 0};
+static const int drop_options[] = {OPTION_ROLE, OPTION_KEEP_ROLE, OPTION_EXTENSION, 0};
+
+static const Command commands[] = {
+	{"setup", command_setup, setup_options, "make extension, role and replication slot"},
+	{"run", run_command, run_options, "keep stream tables up to date"},
+	{"status", command_status, no_options, "show slot, lag and stream tables"},
+	{"doctor", command_doctor, doctor_options,
+	 "check every precondition, and say how to repair it"},
+	{"drop", command_drop, drop_options, "remove replication slot and role"},
+};
+
+static void
+print_help(void)
+{
+	puts("pgtrickle keeps stream tables up to date from the WAL.\n");
+	puts("Usage:");
+	puts("  pgtrickle COMMAND [OPTION]...\n");
+	puts("Commands:");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		printf("  %-8s %s\n", commands[i].name, commands[i].summary);
+	puts("  version  show the version\n  help     show this help\n");
+	puts("Options of all commands:");
+	puts("  -d, --dbname=CONNSTR    database to connect to: name, connection string or URI");
+	puts(
+		"  -S, --slot=NAME         replication slot (default: pgtrickle_ and the database's name)");
+	puts("  -v, --verbose           say more\n");
+	puts("Options of setup:");
+	puts("      --role=NAME         role for the applier (default: " PGTRICKLE_ROLE_DEFAULT ")");
+	puts("      --fix               change output_plugin_libraries if need be\n");
+	puts("Options of run:");
+	puts(
+		"      --buffer-mb=MB      memory for changes that wait; more goes to disk (default: 256)");
+	puts("      --spill-mb=MB       disk for them; 0 is no limit (default: 0)");
+	puts("      --spill-dir=DIR     where (default: TMPDIR, or /tmp)");
+	puts("      --heartbeat=SECONDS persist progress so often when there is no tick (default: 10)");
+	puts("      --lock-timeout=MS   how long a tick waits for a lock (default: 1000)\n");
+	puts("Options of doctor:");
+	puts("      --role=NAME         check this role (default: the one that connects)\n");
+	puts("Options of drop:");
+	puts("      --role=NAME         role to drop (default: " PGTRICKLE_ROLE_DEFAULT ")");
+	puts("      --keep-role         do not drop the role");
+	puts("      --extension         drop the extension too, with all stream tables\n");
+	puts("The environment variables of libpq (PGHOST, PGUSER, PGPASSFILE, ...) are used.");
+}
+
+static int
+usage_error(const char *format, const char *what)
+{
+	fputs("pgtrickle: error: ", stderr);
+	fprintf(stderr, format, what);
+	fputs("\nHINT:  Try \"pgtrickle help\".\n", stderr);
+	return EXIT_USAGE;
+}
+
+static bool
+parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *number)
+{
+	char *end;
+
+	if (text[0] < '0' || text[0] > '9')
+		return false;
+	*number = strtoull(text, &end, 10);
+	return *end == '\0' && *number >= min && *number <= max;
+}
+
+static bool
+is_common(int key)
+{
+	return key == 'd' || key == 'S' || key == 'v';
+}
+
+static bool
+takes_option(const Command *command, int key)
+{
+	if (is_common(key))
+		return true;
+	for (const int *option = command->options; *option != 0; option++)
+	{
+		if (*option == key)
+			return true;
+	}
+	return false;
+}
+
+static const char *
+option_name(int key)
+{
+	for (const struct option *option = long_options; option->name != NULL; option++)
+	{
+		if (option->val == key)
+			return option->name;
+	}
+	return "";
+}
+
+static bool
+is_slot_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 0 && length < 64 &&
+		   strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == length;
+}
+
+/* False when the value is not one for this option. */
+static bool
+take_option(Options *options, int key, const char *value)
+{
+	uint64_t number = 0;
+	bool	 good = true;
+
+	switch (key)
+	{
+		case 'd':
+			options->dbname = value;
+			break;
+		case 'S':
+			options->slot = value;
+			good = is_slot_name(value);
+			break;
+		case 'v':
+			log_level_min = LEVEL_DEBUG;
+			break;
+		case OPTION_BUFFER_MB:
+			good = parse_number(value, 1, 1024 * 1024, &number);
+			options->buffer_bytes_max = number * MEGABYTE;
+			break;
+		case OPTION_SPILL_MB:
+			good = parse_number(value, 0, 1024 * 1024 * 1024, &number);
+			options->spill_bytes_max = number * MEGABYTE;
+			break;
+		case OPTION_SPILL_DIR:
+			options->spill_directory = value;
+			break;
+		case OPTION_HEARTBEAT:
+			good = parse_number(value, 1, 3600, &number);
+			options->heartbeat_interval = (Micros) number * MICROS_PER_SECOND;
+			break;
+		case OPTION_LOCK_TIMEOUT:
+			good = parse_number(value, 1, 3600 * 1000, &number);
+			options->lock_timeout_ms = (int) number;
+			break;
+		case OPTION_ROLE:
+			options->role = value;
+			good = value[0] != '\0';
+			break;
+		case OPTION_FIX:
+			options->fix = true;
+			break;
+		case OPTION_EXTENSION:
+			options->drop_extension = true;
+			break;
+		default:
+			options->keep_role = true;
+			break;
+	}
+	return good;
+}
+
+static int
+run_with_options(const Command *command, int argc, char **argv)
+{
+	Options		options = {.buffer_bytes_max = 256 * MEGABYTE,
+						   .heartbeat_interval = 10 * MICROS_PER_SECOND,
+						   .lock_timeout_ms = 1000};
+	const char *problem;
+	int			key;
+
+	opterr = 0;
+	while ((key = getopt_long(argc, argv, "d:S:vV", long_options, NULL)) != -1)
+	{
+		if (key == '?')
+			return usage_error("unknown or incomplete option \"%s\"", argv[optind - 1]);
+		if (key == 'V')
+		{
+			puts("pgtrickle " PGTRICKLE_VERSION);
+			return EXIT_FINE;
+		}
+		if (!takes_option(command, key))
+			return usage_error("this command does not take --%s", option_name(key));
+		if (!take_option(&options, key, optarg))
+			return usage_error("bad value for --%s", option_name(key));
+	}
+	if (optind < argc)
+		return usage_error("too many arguments, the first is \"%s\"", argv[optind]);
+	if (!stop_point_init(&problem))
+		return usage_error("PGTRICKLE_STOP_AT=%s names no stop point", problem);
+	return command->function(&options);
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-?") == 0)
+	{
+		print_help();
+		return EXIT_FINE;
+	}
+	if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+	{
+		puts("pgtrickle " PGTRICKLE_VERSION);
+		return EXIT_FINE;
+	}
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+	{
+		if (strcmp(name, commands[i].name) != 0)
+			continue;
+		for (int j = 2; j < argc; j++)
+		{
+			if (strcmp(argv[j], "--help") == 0)
+			{
+				print_help();
+				return EXIT_FINE;
+			}
+		}
+		return run_with_options(&commands[i], argc - 1, argv + 1);
+	}
+	if (name[0] == '\0')
+		return usage_error("%s", "no command");
+	return usage_error("unknown command \"%s\"", name);
+}

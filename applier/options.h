@@ -1,0 +1,36 @@
+/*
+ * applier/options.h
+ *     What the command line said.
+ */
+#ifndef PGTRICKLE_APPLIER_OPTIONS_H
+#define PGTRICKLE_APPLIER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "log.h"
+
+#define PGTRICKLE_VERSION "0.1"
+#define PGTRICKLE_ROLE_DEFAULT "pgtrickle_applier"
+#define PGTRICKLE_PLUGIN "pgtrickle_decoder"
+
+typedef struct Options
+{
+	const char *dbname; /* connection string, or NULL */
+	const char *slot; /* NULL: made from the database's name */
+
+	/* run */
+	uint64_t	buffer_bytes_max;
+	uint64_t	spill_bytes_max; /* 0: no limit */
+	const char *spill_directory;
+	Micros		heartbeat_interval;
+	int			lock_timeout_ms;
+
+	/* setup, drop */
+	const char *role;
+	bool		fix;
+	bool		drop_extension;
+	bool		keep_role;
+} Options;
+
+#endif /* PGTRICKLE_APPLIER_OPTIONS_H */

@@ -1,0 +1,28 @@
+/*
+ * applier/sql/catalog.sql
+ *     Every stream table, and the snapshot that this answer was read with.
+ *
+ * Lists come as text: numbers with blanks between them, names with line ends.  A retry time crosses as
+ * the time left, because the two clocks differ.
+ */
+SELECT pg_catalog.pg_current_snapshot(),
+	c.pgt_id,
+	c.relid,
+	c.pgt_schema || '.' || c.pgt_name,
+	c.status,
+	c.schedule_kind,
+	c.schedule_ms,
+	pg_catalog.array_to_string(c.source_relids, ' '),
+	(SELECT pg_catalog.string_agg(s.relid::pg_catalog.regclass::text, E'\n' ORDER BY s.number)
+		FROM pg_catalog.unnest(c.source_relids) WITH ORDINALITY s (relid, number)),
+	pg_catalog.array_to_string(c.upstream_ids, ' '),
+	c.frontier_snapshot,
+	c.frontier_lsn,
+	c.frontier_xid,
+	c.filled_xid,
+	c.needs_refill,
+	c.refill_reason,
+	c.consecutive_errors,
+	greatest(0, extract(epoch FROM c.retry_at - pg_catalog.clock_timestamp()) * 1000)::bigint
+FROM (VALUES (1)) one
+LEFT JOIN pgtrickle.applier_catalog() c ON true;

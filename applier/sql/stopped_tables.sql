@@ -1,0 +1,5 @@
+/* applier/sql/stopped_tables.sql: stream tables that failures have stopped. */
+SELECT pg_catalog.format('%I.%I', pgt_schema, pgt_name) AS stream_table, status
+FROM pgtrickle.applier_catalog()
+WHERE status IN ('SUSPENDED', 'ERROR')
+ORDER BY 1;

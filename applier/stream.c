@@ -1,0 +1,349 @@
+/*
+ * applier/stream.c
+ *     The replication protocol.
+ *
+ * The positions in a message's own header are not used: they are those of the plugin's write, not
+ * of a commit.  A keepalive's position is the end of the last WAL record that the server has
+ * decoded, and everything decoded before was sent before, so it moves the stream position like a
+ * commit does.
+ */
+#include "stream.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "memory.h"
+#include "stop_point.h"
+
+#define RECEIVE_BYTES_PER_TURN (1024 * 1024)
+#define FEEDBACK_INTERVAL_DEFAULT (10 * MICROS_PER_SECOND)
+
+/*
+ * A server that decodes one huge transaction may be silent for long.  A dead one is noticed by TCP;
+ * this is for one that hangs.
+ */
+#define SILENCE_MAX (300 * MICROS_PER_SECOND)
+
+/* News for the slot (a new flush position) may wait this long. */
+#define FEEDBACK_NEWS_INTERVAL MICROS_PER_SECOND
+
+/* Between PostgreSQL's epoch and Unix's. */
+#define EPOCH_SECONDS INT64_C(946684800)
+
+/* Message headers: kind, two LSNs and a time; kind, LSN, time, reply wanted. */
+#define DATA_HEADER_BYTES 25
+#define KEEPALIVE_BYTES 18
+#define FEEDBACK_BYTES 34
+
+bool
+stream_connect(Stream *stream, const char *dbname, const char *slot, const char *interest,
+			   Error *error)
+{
+	memset(stream, 0, sizeof(*stream));
+	if (!session_connect(&stream->session, "stream", dbname, true, error))
+		return false;
+	stream->state = STREAM_CONNECTING;
+	stream->slot = slot;
+	stream->interest = memory_copy_text(interest);
+	stream->feedback_interval_max = FEEDBACK_INTERVAL_DEFAULT;
+	return true;
+}
+
+void
+stream_close(Stream *stream)
+{
+	session_close(&stream->session);
+	free(stream->interest);
+	stream->interest = NULL;
+	stream->state = STREAM_CLOSED;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Starting
+ */
+
+static bool
+send_command(Stream *stream, const char *command, StreamState next, Error *error)
+{
+	if (!PQsendQuery(stream->session.conn, command))
+		return error_from_connection(error, FAIL_RETRY, stream->session.conn,
+									 "lost stream connection");
+	stream->session.has_unsent = PQflush(stream->session.conn) > 0;
+	stream->state = next;
+	return true;
+}
+
+static bool
+send_start(Stream *stream, Error *error)
+{
+	Text  command = {0};
+	char *slot = PQescapeIdentifier(stream->session.conn, stream->slot, strlen(stream->slot));
+	bool  sent;
+
+	text_append_format(&command,
+					   "START_REPLICATION SLOT %s LOGICAL 0/0 (\"proto_version\" '1', "
+					   "\"interest\" '%s')",
+					   slot, stream->interest);
+	PQfreemem(slot);
+	sent = send_command(stream, command.data, STREAM_STARTING, error);
+	text_free(&command);
+	return sent;
+}
+
+/* The answer to SHOW wal_sender_timeout: "1min", "500ms", "0". */
+static void
+take_timeout(Stream *stream, const char *timeout)
+{
+	char   unit[8] = "";
+	long   number = 0;
+	Micros micros = 0;
+
+	if (sscanf(timeout, "%ld%7s", &number, unit) < 1 || number <= 0)
+		return;
+	if (strcmp(unit, "ms") == 0)
+		micros = number * INT64_C(1000);
+	else if (strcmp(unit, "s") == 0)
+		micros = number * MICROS_PER_SECOND;
+	else if (strcmp(unit, "min") == 0)
+		micros = number * 60 * MICROS_PER_SECOND;
+	else if (strcmp(unit, "h") == 0)
+		micros = number * 3600 * MICROS_PER_SECOND;
+	if (micros > 0 && micros / 3 < stream->feedback_interval_max)
+		stream->feedback_interval_max = micros / 3;
+}
+
+static bool
+take_start_result(Stream *stream, PGresult *result, Error *error)
+{
+	ExecStatusType status = PQresultStatus(result);
+
+	if (stream->state == STREAM_IDENTIFYING && status == PGRES_TUPLES_OK)
+	{
+		take_timeout(stream, PQgetvalue(result, 0, 0));
+		return true;
+	}
+	if (stream->state == STREAM_STARTING && status == PGRES_COPY_BOTH)
+	{
+		stream->state = STREAM_STREAMING;
+		stream->last_feedback_at = stream->last_receive_at = clock_now();
+		return true;
+	}
+	error_from_result(error, FAIL_RETRY, result, NULL);
+	return error_context(error, "could not start streaming from replication slot \"%s\"",
+						 stream->slot);
+}
+
+bool
+stream_start(Stream *stream, bool *is_done, Error *error)
+{
+	Session *session = &stream->session;
+
+	if (stream->state == STREAM_CONNECTING && session->state == SESSION_OPEN &&
+		!send_command(stream, "SHOW wal_sender_timeout", STREAM_IDENTIFYING, error))
+		return false;
+	while ((stream->state == STREAM_IDENTIFYING || stream->state == STREAM_STARTING) &&
+		   !PQisBusy(session->conn))
+	{
+		PGresult *result = PQgetResult(session->conn);
+		bool	  taken;
+
+		if (result == NULL)
+		{
+			/* The answer has been read to its end. */
+			if (!send_start(stream, error))
+				return false;
+			continue;
+		}
+		taken = take_start_result(stream, result, error);
+		PQclear(result);
+		if (!taken)
+			return false;
+	}
+	*is_done = stream->state == STREAM_STREAMING;
+	return true;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Receiving
+ */
+
+static uint64_t
+read_uint64(const char *at)
+{
+	uint32_t high;
+	uint32_t low;
+
+	memcpy(&high, at, sizeof(high));
+	memcpy(&low, at + sizeof(high), sizeof(low));
+	return (uint64_t) ntohl(high) << 32 | ntohl(low);
+}
+
+static void
+write_uint64(char *at, uint64_t value)
+{
+	uint32_t high = htonl((uint32_t) (value >> 32));
+	uint32_t low = htonl((uint32_t) value);
+
+	memcpy(at, &high, sizeof(high));
+	memcpy(at + sizeof(high), &low, sizeof(low));
+}
+
+static bool
+take_message(Stream *stream, Intake *intake, const char *data, size_t length, Error *error)
+{
+	if (length >= DATA_HEADER_BYTES && data[0] == 'w')
+		return intake_batch(intake, data + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES,
+							(int64_t) read_uint64(data + 17), error);
+	if (length >= KEEPALIVE_BYTES && data[0] == 'k')
+	{
+		intake_keepalive(intake, read_uint64(data + 1));
+		if (data[17] != 0)
+			stream->reply_is_requested = true;
+		return true;
+	}
+	return error_set(error, FAIL_RETRY, "unexpected message of %zu bytes on the stream", length);
+}
+
+static bool
+stream_ended(Stream *stream, Error *error)
+{
+	PGresult *result = PQgetResult(stream->session.conn);
+
+	if (PQresultStatus(result) == PGRES_FATAL_ERROR)
+		error_from_result(error, FAIL_RETRY, result, "the server ended the stream");
+	else
+		error_set(error, FAIL_RETRY, "the server ended the stream");
+	PQclear(result);
+	return false;
+}
+
+bool
+stream_receive(Stream *stream, Intake *intake, Micros now, bool *more, Error *error)
+{
+	PGconn *conn = stream->session.conn;
+	size_t	received = 0;
+	bool	is_drained = true; /* libpq's buffer, since it was filled the last time */
+
+	*more = false;
+	assert(stream->state == STREAM_STREAMING);
+	while (received < RECEIVE_BYTES_PER_TURN)
+	{
+		char *data = NULL;
+		int	  length = PQgetCopyData(conn, &data, 1);
+		bool  taken;
+
+		if (length == 0) /* nothing whole: ask the socket, unless it had nothing the last time */
+		{
+			if (is_drained)
+				return true;
+			is_drained = true;
+			if (!PQconsumeInput(conn))
+				return error_from_connection(error, FAIL_RETRY, conn, "lost stream connection");
+			continue;
+		}
+		if (length < 0)
+			return stream_ended(stream, error);
+		is_drained = false;
+		stream->last_receive_at = now;
+		stream->ping_is_sent = false;
+		received += (size_t) length;
+		taken = take_message(stream, intake, data, (size_t) length, error);
+		PQfreemem(data);
+		if (!taken)
+			return false;
+	}
+	*more = true;
+	return true;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Feedback
+ */
+
+Micros
+stream_feedback_due(const Stream *stream, Lsn flush_lsn)
+{
+	if (stream->state != STREAM_STREAMING)
+		return MICROS_NEVER;
+	if (stream->reply_is_requested)
+		return 0;
+	if (flush_lsn > stream->fed_back_flush_lsn)
+		return stream->last_feedback_at + FEEDBACK_NEWS_INTERVAL;
+	return stream->last_feedback_at + stream->feedback_interval_max;
+}
+
+static int64_t
+server_epoch_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return ((int64_t) now.tv_sec - EPOCH_SECONDS) * MICROS_PER_SECOND + now.tv_nsec / 1000;
+}
+
+/*
+ * Silence for as long as feedback may be late means that the server might be gone without a word:
+ * ask for an answer, and believe it gone when none comes for very long.
+ */
+static bool
+check_silence(Stream *stream, Micros now, bool *ask, Error *error)
+{
+	*ask = now - stream->last_receive_at >= stream->feedback_interval_max;
+	if (!*ask || !stream->ping_is_sent)
+		return true;
+	if (now - stream->last_receive_at < SILENCE_MAX)
+		return true;
+	return error_set(error, FAIL_RETRY,
+					 "the server has not answered on the stream for %lld seconds",
+					 (long long) ((now - stream->last_receive_at) / MICROS_PER_SECOND));
+}
+
+bool
+stream_feed_back(Stream *stream, Lsn write_lsn, Lsn flush_lsn, Micros now, bool force, Error *error)
+{
+	char message[FEEDBACK_BYTES];
+	bool is_news = flush_lsn > stream->fed_back_flush_lsn;
+	bool ask;
+
+	if (stream->state != STREAM_STREAMING ||
+		(!force && stream_feedback_due(stream, flush_lsn) > now))
+		return true;
+	assert(flush_lsn <= write_lsn);
+	assert(flush_lsn >= stream->fed_back_flush_lsn);
+	if (!check_silence(stream, now, &ask, error))
+		return false;
+	if (is_news)
+		stop_point_pass("before_feedback");
+
+	message[0] = 'r';
+	write_uint64(message + 1, write_lsn);
+	write_uint64(message + 9, flush_lsn);
+	write_uint64(message + 17, flush_lsn);
+	write_uint64(message + 25, (uint64_t) server_epoch_now());
+	message[33] = ask ? 1 : 0;
+	if (PQputCopyData(stream->session.conn, message, sizeof(message)) < 0)
+		return error_from_connection(error, FAIL_RETRY, stream->session.conn,
+									 "lost stream connection");
+	stream->session.has_unsent = PQflush(stream->session.conn) > 0;
+	stream->ping_is_sent = ask;
+	stream->reply_is_requested = false;
+	stream->last_feedback_at = now;
+	stream->fed_back_flush_lsn = flush_lsn;
+	stream->fed_back_write_lsn = write_lsn;
+	if (is_news)
+		stop_point_pass("after_feedback");
+	return true;
+}
+
+void
+stream_finish(Stream *stream)
+{
+	if (stream->state != STREAM_STREAMING)
+		return;
+	PQputCopyEnd(stream->session.conn, NULL);
+	/* What cannot be sent now is repeated by the server to whoever comes next. */
+	PQsetnonblocking(stream->session.conn, 0);
+	PQflush(stream->session.conn);
+}

@@ -1,0 +1,67 @@
+/*
+ * applier/stream.h
+ *     The replication protocol: starting the stream, its messages, feedback.
+ *
+ *     CONNECTING -> IDENTIFYING -> STARTING -> STREAMING
+ *
+ * Reading is always going on, whatever the rest does; feedback goes out on a timer, so that the
+ * server never waits for a slow tick.  Which position is fed back as flushed is decided elsewhere
+ * (ack.h).
+ */
+#ifndef PGTRICKLE_APPLIER_STREAM_H
+#define PGTRICKLE_APPLIER_STREAM_H
+
+#include "intake.h"
+#include "session.h"
+
+typedef enum StreamState
+{
+	STREAM_CLOSED,
+	STREAM_CONNECTING,
+	STREAM_IDENTIFYING,
+	STREAM_STARTING,
+	STREAM_STREAMING
+} StreamState;
+
+typedef struct Stream
+{
+	Session		session;
+	StreamState state;
+	const char *slot;
+	char	   *interest; /* what START_REPLICATION was given */
+
+	Micros feedback_interval_max; /* at most a third of wal_sender_timeout */
+	Micros last_feedback_at;
+	Micros last_receive_at;
+	Lsn	   fed_back_flush_lsn;
+	Lsn	   fed_back_write_lsn;
+	bool   reply_is_requested; /* by the server */
+	bool   ping_is_sent; /* by us, after a long silence */
+} Stream;
+
+/* Starts to connect; streams `interest` (comma-separated OIDs) from the slot when it gets there. */
+extern bool stream_connect(Stream *stream, const char *dbname, const char *slot,
+						   const char *interest, Error *error) MUST_CHECK;
+extern void stream_close(Stream *stream);
+
+/*
+ * Goes as far as it can without waiting; *is_done when it streams.  An active slot is SQLSTATE
+ * 55006.
+ */
+extern bool stream_start(Stream *stream, bool *is_done, Error *error) MUST_CHECK;
+
+/* Hands over what has arrived, up to a bound; *more when there may be more to read at once. */
+extern bool
+stream_receive(Stream *stream, Intake *intake, Micros now, bool *more, Error *error) MUST_CHECK;
+
+/* When feedback is due next. */
+extern Micros stream_feedback_due(const Stream *stream, Lsn flush_lsn);
+
+/* Sends feedback when it is due, or `force`d. */
+extern bool stream_feed_back(Stream *stream, Lsn write_lsn, Lsn flush_lsn, Micros now, bool force,
+							 Error *error) MUST_CHECK;
+
+/* Says goodbye to the server, after the last feedback. */
+extern void stream_finish(Stream *stream);
+
+#endif /* PGTRICKLE_APPLIER_STREAM_H */
