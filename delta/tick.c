@@ -129,6 +129,7 @@ add_entry(int64 pgt_id, int set, const char *action)
 	entry->pgt_id = pgt_id;
 	entry->set = set;
 	entry->table = table_load(pgt_id);
+	MemoryContextSwitchTo(tick->context);	/* every call of SPI leaves its own context behind */
 	if (entry->table == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
