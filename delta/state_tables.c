@@ -7,7 +7,11 @@
  */
 #include "postgres.h"
 
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -51,12 +55,25 @@ column_list(ProgramState *state)
 	return columns.data;
 }
 
+/* DROP EXTENSION takes the table along, although it is no member (pg_dump would skip those, and nobody could drop one alone). */
+static void
+tie_to_extension(const char *table_name)
+{
+	ObjectAddress table;
+	ObjectAddress extension;
+
+	ObjectAddressSet(table, RelationRelationId, get_relname_relid(table_name, get_namespace_oid("pgtrickle", false)));
+	ObjectAddressSet(extension, ExtensionRelationId, get_extension_oid("pgtrickle", false));
+	recordDependencyOn(&table, &extension, DEPENDENCY_AUTO);
+}
+
 static void
 create_one(ProgramState *state, int64 pgt_id, const char *reader)
 {
 	char	   *table = qualified_state(pgt_id, state);
 
 	execute(psprintf("CREATE TABLE %s (%s) WITH (fillfactor = 80)", table, column_list(state)));
+	tie_to_extension(program_state_table_name(pgt_id, state->number));
 	execute(psprintf("REVOKE ALL ON %s FROM PUBLIC", table));
 	execute(psprintf("GRANT SELECT ON %s TO %s", table, reader));
 	execute(psprintf("INSERT INTO pgtrickle.pgt_state_tables (pgt_id, node_no, relid, fingerprint)"

@@ -265,7 +265,10 @@ $node->sql('ALTER TABLE pgtrickle.pgt_sources_away RENAME TO pgt_sources');
 
 like($node->psql_error('DROP EXTENSION pgtrickle'),
 	qr/^2BP01/, 'the extension is not dropped under stream tables');
+create('grouped', 'SELECT v, count(*) AS n FROM src GROUP BY v');
 $node->sql('DROP EXTENSION pgtrickle CASCADE');
+is($node->sql(q{SELECT to_regnamespace('pgtrickle')}),
+	'', 'DROP EXTENSION ... CASCADE leaves no schema behind');
 $node->sql(
 	'INSERT INTO st VALUES (1); ALTER TABLE st ADD COLUMN x int; DROP TABLE st; CREATE EXTENSION pgtrickle'
 );
