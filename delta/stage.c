@@ -359,6 +359,26 @@ take_row(StageInput *input, StageBinding *binding, const RecordView *record)
 	}
 }
 
+/*
+ * Receive functions can run code of users: an array of a domain checks the domain's constraints.  We are
+ * the extension's owner here; that code must not be.
+ */
+static StageObstacle
+take_row_as_owner(StageInput *input, StageBinding *binding, const RecordView *record)
+{
+	Oid			  saved_user;
+	int			  saved_context;
+	StageObstacle obstacle;
+
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(binding->expectation->owner_id,
+						   saved_context | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION);
+	obstacle = take_row(input, binding, record);
+	SetUserIdAndSecContext(saved_user, saved_context);
+	return obstacle;
+}
+
 static StageRelation *
 find_relation(StageInput *input, uint32 number)
 {
@@ -401,7 +421,7 @@ append_row(StageInput *input, const RecordView *record)
 		if (binding->expectation->obstacle != STAGE_USABLE)
 			continue;
 
-		StageObstacle obstacle = take_row(input, binding, record);
+		StageObstacle obstacle = take_row_as_owner(input, binding, record);
 
 		if (obstacle != STAGE_USABLE)
 			stage_expectation_set_obstacle(binding->expectation, obstacle);

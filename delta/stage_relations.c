@@ -30,6 +30,7 @@ stage_expectation_create(int set, Oid relid)
 		expectation->obstacle = STAGE_SHAPE_CHANGED;
 		return expectation;
 	}
+	expectation->owner_id = relation->rd_rel->relowner;
 	expectation->columns = CreateTupleDescCopy(RelationGetDescr(relation));
 	expectation->tupdesc = rowset_tupdesc_for(expectation->columns);
 	expectation->values = palloc0(Max(expectation->columns->natts, 1) * sizeof(Datum));

@@ -24,6 +24,7 @@ typedef struct StageExpectation
 {
 	int			  set;
 	Oid			  relid;
+	Oid			  owner_id; /* of the relation: with whose rights its values are read */
 	Bitmapset	 *used_attnos;
 	TupleDesc	  columns; /* the relation's now; NULL: there is none of this OID */
 	TupleDesc	  tupdesc; /* of the rowset */

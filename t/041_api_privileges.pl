@@ -245,6 +245,30 @@ $node->sql(
 like($node->psql_error('SELECT bob_drops()'),
 	$my_error, 'a superuser who calls somebody\'s function lends it no rights');
 
+# A tick reads values with receive functions, and those of an array of a domain call the domain's checks.
+$node->sql(
+	q{SELECT pg_create_logical_replication_slot('ticks', 'pgtrickle_decoder');
+	CREATE TABLE who (name text); GRANT INSERT ON who TO PUBLIC;
+	CREATE FUNCTION note() RETURNS boolean LANGUAGE plpgsql AS $$
+		BEGIN INSERT INTO public.who VALUES (current_user); RETURN true; END $$;
+	CREATE FUNCTION checked(int) RETURNS boolean LANGUAGE sql AS 'SELECT public.note()';
+	CREATE DOMAIN number AS int CHECK (checked(VALUE));
+	GRANT USAGE ON SCHEMA public TO alice;
+	SET ROLE alice;
+	CREATE TABLE lists (id int PRIMARY KEY, numbers number[]);
+	SELECT pgtrickle.create_stream_table('copies', 'SELECT id, numbers FROM lists', '5s');
+	INSERT INTO lists VALUES (1, '{1}');
+	RESET ROLE; TRUNCATE who});
+my $copies = $node->sql(q{SELECT pgtrickle.stream_table_id('copies')});
+$node->sql(
+	qq{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pgtrickle.tick_begin();
+	SELECT pgtrickle.tick_plan('{$copies}', '{1}', '{delta}');
+	SELECT pgtrickle.tick_stage(1, data) FROM pg_logical_slot_get_binary_changes('ticks', NULL, NULL, 'proto_version', '1', 'interest', '*');
+	SELECT pgtrickle.tick_execute('0/1', '0/2'); COMMIT});
+is($node->sql('TABLE copies'), '1|{1}', 'a tick by hand');
+is($node->sql('SELECT DISTINCT name FROM who'),
+	'alice', 'code of users that a value runs in a tick has the rights of the table\'s owner');
+
 # --- roles and owners ------------------------------------------------------------------------------------------
 
 $node->sql('ALTER TABLE mine OWNER TO bob');
