@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 #include "portability/instr_time.h"
 #include "rowset.h"
+#include "stage.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -33,6 +34,7 @@ PG_FUNCTION_INFO_V1(storage_test_consolidate);
 PG_FUNCTION_INFO_V1(storage_test_apply);
 PG_FUNCTION_INFO_V1(storage_test_merge);
 PG_FUNCTION_INFO_V1(storage_test_replace);
+PG_FUNCTION_INFO_V1(storage_test_stage);
 
 /* ------------------------------------------------------------------------------------------------
  * Helpers
@@ -314,4 +316,57 @@ storage_test_replace(PG_FUNCTION_ARGS)
 	table_close(relation, NoLock);
 	SPI_finish(); /* the result must not be made in its memory */
 	return counts_result(milliseconds, counts);
+}
+
+/* stage(relation, columns, batches, repeat, command) */
+Datum
+storage_test_stage(PG_FUNCTION_ARGS)
+{
+	Oid			  relid = PG_GETARG_OID(0);
+	int			  repeat = PG_GETARG_INT32(3);
+	char		 *command = text_argument(fcinfo, 4);
+	Datum		 *columns;
+	int			  ncolumns;
+	Datum		 *batches;
+	int			  nbatches;
+	Bitmapset	 *used_attnos = NULL;
+	instr_time	  start;
+	StageObstacle obstacle;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &columns, NULL,
+					  &ncolumns);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), BYTEAOID, -1, false, TYPALIGN_INT, &batches, NULL,
+					  &nbatches);
+	for (int i = 0; i < ncolumns; i++)
+		used_attnos =
+			bms_add_member(used_attnos, get_attnum(relid, TextDatumGetCString(columns[i])));
+
+	SPI_connect();
+
+	Stage *stage = stage_create();
+
+	stage_expect(stage, 1, relid, used_attnos);
+	INSTR_TIME_SET_CURRENT(start);
+	for (int i = 0; i < nbatches * repeat; i++)
+	{
+		bytea *batch = DatumGetByteaPP(batches[i % nbatches]);
+
+		stage_append(stage, 1, VARDATA_ANY(batch), VARSIZE_ANY_EXHDR(batch));
+	}
+
+	double	milliseconds = milliseconds_since(start);
+	Rowset *rowset = stage_rowset(stage, 1, relid, &obstacle);
+	int64	row_count = rowset == NULL ? -1 : rowset->row_count;
+
+	if (rowset != NULL)
+	{
+		rowset_register(rowset);
+		run_command(command);
+		rowset_unregister(rowset);
+	}
+	stage_free(stage);
+	SPI_finish();
+	return CStringGetTextDatum(
+		psprintf("{\"ms\": %.3f, \"rows\": " INT64_FORMAT ", \"obstacle\": \"%s\"}", milliseconds,
+				 row_count, obstacle == STAGE_USABLE ? "" : stage_obstacle_reason(obstacle)));
 }

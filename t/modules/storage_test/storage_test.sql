@@ -24,3 +24,8 @@ CREATE FUNCTION storage_test.merge(relation regclass, index regclass, rows_colum
 CREATE FUNCTION storage_test.replace(relation regclass, index regclass, keys_query text, rows_query text,
 		command text DEFAULT NULL) RETURNS json
 	LANGUAGE c AS :'module', 'storage_test_replace';
+
+-- Stages the batches, `repeat` times over.  The command may read __pgt_delta_<oid of relation>.
+CREATE FUNCTION storage_test.stage(relation regclass, columns text[], batches bytea[], repeat integer DEFAULT 1,
+		command text DEFAULT NULL) RETURNS json
+	LANGUAGE c AS :'module', 'storage_test_stage';
