@@ -110,7 +110,7 @@ plain_length(Datum value)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(value);
 
-	if (VARATT_IS_EXTENDED(stored) && !VARATT_IS_SHORT(stored))
+	if (VARATT_IS_EXTERNAL(stored) || VARATT_IS_COMPRESSED(stored))
 		return toast_raw_datum_size(value) - VARHDRSZ;
 	return VARSIZE_ANY_EXHDR(stored);
 }
