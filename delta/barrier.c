@@ -50,7 +50,7 @@
 #define POLL_DELAY_MS_MIN 1
 #define POLL_DELAY_MS_MAX 50
 #define APPLIER_GRACE_MS 3000 /* an applier that restarts is back within this time */
-#define SCHEDULE_GRACE_MS 20 /* a tick takes a few ms */
+#define SCHEDULE_GRACE_MS 5 /* a tick takes a few ms */
 
 PG_FUNCTION_INFO_V1(pgtrickle_refresh_stream_table);
 PG_FUNCTION_INFO_V1(pgtrickle_wait_fresh);

@@ -115,7 +115,13 @@ COMMENT ON FUNCTION pgtrickle.tick_lock_list(bigint[]) IS
 	'for the applier: the tables to name in LOCK TABLE before a tick of these stream tables';
 REVOKE ALL ON FUNCTION pgtrickle.tick_lock_list(bigint[]) FROM PUBLIC;
 
--- A stream table that was dropped in between is no failure; pgt_id 0 is a failed tick without a culprit.
+/*
+ * A stream table that was dropped in between is no failure; pgt_id 0 is a failed tick without a culprit.
+ *
+ * A refresh by delta can fail where a full one would not: a row that makes the query fail, say, may have gone again, and the delta has its
+ * coming and its going.  So after a failure that has to do with the data or the definition the next try is a full one; not after
+ * those of the surroundings (locks, connections, resources, cancellation), which are retried as they are.
+ */
 CREATE FUNCTION pgtrickle.applier_failed(pgt_id bigint, sqlstate text, message text, retry_ms bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
@@ -124,9 +130,12 @@ AS $$
 DECLARE
 	failed_at CONSTANT timestamptz := clock_timestamp();
 	errors_max CONSTANT integer := pgtrickle.setting('max_consecutive_errors');
+	is_about_data CONSTANT boolean := left(sqlstate, 2) NOT IN ('08', '25', '40', '53', '55', '57', '58');
 	errors integer;
 BEGIN
 	UPDATE pgtrickle.pgt_frontiers f SET
+		needs_refill = f.needs_refill OR is_about_data,
+		refill_reason = CASE WHEN is_about_data THEN coalesce(f.refill_reason, 'the refresh before failed') ELSE f.refill_reason END,
 		failed_refreshes = f.failed_refreshes + 1,
 		consecutive_errors = f.consecutive_errors + 1,
 		last_status = 'FAILED',
@@ -148,9 +157,9 @@ BEGIN
 	IF errors_max > 0 AND errors >= errors_max THEN
 		UPDATE pgtrickle.pgt_definitions d SET status = 'SUSPENDED', updated_at = failed_at
 		WHERE d.pgt_id = applier_failed.pgt_id AND d.status IN ('ACTIVE', 'INITIALIZING', 'ERROR');
-		IF FOUND THEN
-			PERFORM pgtrickle.emit_message('catalog', true, false);
-		END IF;
+	END IF;
+	IF is_about_data OR errors_max > 0 AND errors >= errors_max THEN
+		PERFORM pgtrickle.emit_message('catalog', true, false);
 	END IF;
 END
 $$;

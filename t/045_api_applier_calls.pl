@@ -185,6 +185,17 @@ $node->sql(
 is($node->sql(q{SELECT sum(failed_refreshes) FROM pgtrickle.pg_stat_stream_tables}),
 	'5', 'a failure of nobody is not counted');
 
+$node->sql(q{UPDATE pgtrickle.pgt_frontiers SET needs_refill = false, refill_reason = NULL});
+$node->sql("SELECT pgtrickle.applier_failed($ids{silver}, '55P03', 'lock not available', 5000)");
+is($node->sql(q{SELECT needs_refill FROM pgtrickle.applier_catalog() WHERE pgt_name = 'silver'}),
+	'f', 'after a lock time-out the same is tried again');
+$node->sql("SELECT pgtrickle.applier_failed($ids{silver}, '22003', 'out of range', 5000)");
+is( $node->sql(
+		q{SELECT needs_refill, refill_reason FROM pgtrickle.applier_catalog() WHERE pgt_name = 'silver'}
+	),
+	't|the refresh before failed',
+	'after an error of the data a full refresh');
+
 # --- pausing -----------------------------------------------------------------------------------------------------
 
 $node->sql(q{SELECT pgtrickle.pause_stream_table('bronze')});
@@ -201,7 +212,7 @@ $node->sql(
 	"INSERT INTO pgtrickle.pgt_history (pgt_id, start_time, action, status, initiated_by)
 	SELECT $ids{silver}, now() - interval '8 days', 'DIFFERENTIAL', 'COMPLETED', 'SCHEDULER' FROM generate_series(1, 1500)"
 );
-$node->sql('DELETE FROM pgtrickle.pgt_history WHERE refresh_id <= 5');
+$node->sql(q{DELETE FROM pgtrickle.pgt_history WHERE start_time > now() - interval '1 day'});
 is($node->sql('SELECT pgtrickle.prune_history()'), '1000', 'old history is pruned in portions');
 $node->sql(q{SELECT pgtrickle.applier_heartbeat('0/300', '0/400')});
 is( $node->sql(
