@@ -22,6 +22,7 @@ struct RowFinder
 	TableWriter		 *writer;
 	const RowLocator *locator;
 	Relation		  index; /* NULL: all rows are looked at */
+	MemoryContext	  context; /* lives as long as the finder; scans allocate in it, see next_candidate */
 	IndexScanDesc	  index_scan;
 	TableScanDesc	  table_scan;
 	TupleTableSlot	 *slot;
@@ -99,6 +100,7 @@ row_finder_open(TableWriter *writer, const RowLocator *locator)
 	RowFinder *finder = palloc0(sizeof(RowFinder));
 	int		   nkeys = Max(locator->nkeys, 1);
 
+	finder->context = CurrentMemoryContext;
 	finder->writer = writer;
 	finder->locator = locator;
 	finder->slot = table_slot_create(writer->relation, NULL);
@@ -146,11 +148,8 @@ row_finder_key_columns(RowFinder *finder)
 static void
 start_scan(RowFinder *finder, const Datum *keys, const bool *nulls)
 {
-	if (finder->index == NULL)
-	{
-		table_rescan(finder->table_scan, NULL);
-		return;
-	}
+	MemoryContext oldcontext = MemoryContextSwitchTo(finder->context);
+
 	for (int i = 0; i < finder->nkeys; i++)
 	{
 		finder->keys[i] = finder->equal[i];
@@ -159,7 +158,11 @@ start_scan(RowFinder *finder, const Datum *keys, const bool *nulls)
 		else
 			finder->keys[i].sk_argument = keys[i];
 	}
-	index_rescan(finder->index_scan, finder->keys, finder->nkeys, NULL, 0);
+	if (finder->index_scan != NULL)
+		index_rescan(finder->index_scan, finder->keys, finder->nkeys, NULL, 0);
+	else
+		table_rescan(finder->table_scan, NULL);
+	MemoryContextSwitchTo(oldcontext);
 }
 
 void
@@ -191,13 +194,23 @@ row_finder_start_image(RowFinder *finder, const Datum *values, const bool *nulls
 	start_scan(finder, finder->key_values, finder->key_nulls);
 }
 
+/*
+ * The caller's context may be one per row, while an index scan keeps what it allocates on its way (the list of
+ * dead entries it met) until its end.
+ */
 static bool
 next_candidate(RowFinder *finder)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(finder->context);
+	bool		  found;
+
 	CHECK_FOR_INTERRUPTS();
 	if (finder->index_scan != NULL)
-		return index_getnext_slot(finder->index_scan, ForwardScanDirection, finder->slot);
-	return table_scan_getnextslot(finder->table_scan, ForwardScanDirection, finder->slot);
+		found = index_getnext_slot(finder->index_scan, ForwardScanDirection, finder->slot);
+	else
+		found = table_scan_getnextslot(finder->table_scan, ForwardScanDirection, finder->slot);
+	MemoryContextSwitchTo(oldcontext);
+	return found;
 }
 
 static bool
