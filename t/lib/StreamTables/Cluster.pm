@@ -334,7 +334,7 @@ sub wait_until
 	  . $self->applier_log_tail;
 }
 
-# Returns when everything committed before the call is in the stream table.
+# Returns when everything committed before the call is in the stream tables.
 sub wait_fresh
 {
 	my ($self, @names) = @_;
@@ -346,7 +346,7 @@ sub wait_fresh
 			'SELECT pgtrickle.wait_fresh(' . sql_literal($name) . ", '${timeout}s')");
 		next if $rc == 0 && $stdout eq 't';
 		$self->check_applier;
-		confess "could not wait for stream table \"$name\": $stderr\n"
+		confess "stream table \"$name\" did not get fresh: $stdout$stderr\n"
 		  . "the end of the applier's log:\n"
 		  . $self->applier_log_tail;
 	}
