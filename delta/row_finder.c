@@ -19,6 +19,7 @@
 
 struct RowFinder
 {
+	MemoryContext	  context; /* for what scans keep until they end */
 	TableWriter		 *writer;
 	const RowLocator *locator;
 	Relation		  index; /* NULL: all rows are looked at */
@@ -145,6 +146,10 @@ row_finder_key_columns(RowFinder *finder)
  * Searching
  */
 
+/*
+ * Access methods keep things from one call to the next, in whatever context is current when they first need
+ * them.  So scans always run in the finder's context, not in one that the caller resets after each row.
+ */
 static void
 start_scan(RowFinder *finder, const Datum *keys, const bool *nulls)
 {
