@@ -328,6 +328,19 @@ init_columns(Merge *merge)
 	merge->new_nulls = palloc(nlive * sizeof(bool));
 }
 
+/* The rowsets are made elsewhere; a column too few would be read from beyond our arrays. */
+static void
+check_rowsets(Merge *merge)
+{
+	int nkeys = merge->target->locator.nkeys;
+
+	if (merge->out->tupdesc->natts - 1 != merge->writer->nlive ||
+		merge->recompute->tupdesc->natts - 1 != nkeys ||
+		merge->group_delta->tupdesc->natts - 1 <= nkeys)
+		elog(ERROR, "rowset \"%s\" does not fit state table \"%s\"", merge->group_delta->name,
+			 RelationGetRelationName(merge->target->relation));
+}
+
 static void
 write_merge(void *argument)
 {
@@ -337,6 +350,7 @@ write_merge(void *argument)
 	merge->writer = table_writer_open(target->relation, merge->group_delta->row_count);
 	merge->finder = row_finder_open(merge->writer, &target->locator);
 	init_columns(merge);
+	check_rowsets(merge);
 	merge->group_context = AllocSetContextCreate(CurrentMemoryContext, "pgtrickle merge group",
 												 ALLOCSET_DEFAULT_SIZES);
 	merge_groups(merge);

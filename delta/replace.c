@@ -349,6 +349,11 @@ init_replace(Replace *replace)
 	if (locator->by_row_hash || (row_finder_index(replace->finder) == NULL && locator->nkeys > 0))
 		elog(ERROR, "rows of table \"%s\" cannot be replaced by key",
 			 RelationGetRelationName(replace->relation));
+	if (replace->rows->tupdesc->natts - 1 != replace->writer->nlive ||
+		replace->keys->tupdesc->natts - 1 != locator->nkeys ||
+		(replace->out != NULL && replace->out->tupdesc->natts - 1 != replace->writer->nlive))
+		elog(ERROR, "rowset \"%s\" does not fit table \"%s\"", replace->rows->name,
+			 RelationGetRelationName(replace->relation));
 	replace->order = key_order_of_index(row_finder_index(replace->finder), locator->nkeys);
 	replace->pair_updates =
 		!table_writer_has_other_unique_index(replace->writer, locator->index_oid);
