@@ -22,6 +22,7 @@
 #include "portability/instr_time.h"
 #include "rowset.h"
 #include "stage.h"
+#include "table_writer.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -255,7 +256,7 @@ storage_test_merge(PG_FUNCTION_ARGS)
 	target.keep_empty = PG_GETARG_BOOL(4);
 
 	Rowset	 *delta = rowset_from_query("group_delta", query);
-	Rowset	 *out = rowset_create("changes", rowset_tupdesc_for(RelationGetDescr(target.relation)));
+	Rowset	 *out = rowset_create("changes", table_live_tupdesc(target.relation));
 	TupleDesc keys = CreateTemplateTupleDesc(target.locator.nkeys);
 
 	for (int i = 1; i <= keys->natts; i++)
