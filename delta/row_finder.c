@@ -23,7 +23,6 @@ struct RowFinder
 	TableWriter		 *writer;
 	const RowLocator *locator;
 	Relation		  index; /* NULL: all rows are looked at */
-	MemoryContext	  context; /* lives as long as the finder; scans allocate in it, see next_candidate */
 	IndexScanDesc	  index_scan;
 	TableScanDesc	  table_scan;
 	TupleTableSlot	 *slot;
