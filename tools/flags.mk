@@ -13,3 +13,7 @@ PGT_WARNINGS = -Wall -Wextra -Wno-unused-parameter -Wno-declaration-after-statem
 ifeq ($(WERROR),1)
 PGT_WARNINGS += -Werror
 endif
+
+# For what the server loads: our calls mean our functions.  All modules of a backend and the server itself
+# share one space of names, and two modules of ours contain the same files of proto/.
+PGT_MODULE_LINK = -Wl,-Bsymbolic
