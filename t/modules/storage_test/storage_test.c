@@ -328,16 +328,17 @@ storage_test_stage(PG_FUNCTION_ARGS)
 	char		 *command = text_argument(fcinfo, 4);
 	Datum		 *columns;
 	int			  ncolumns;
-	Datum		 *batches;
-	int			  nbatches;
+	Datum		 *batches = NULL;
+	int			  nbatches = 0;
 	Bitmapset	 *used_attnos = NULL;
 	instr_time	  start;
 	StageObstacle obstacle;
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &columns, NULL,
 					  &ncolumns);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), BYTEAOID, -1, false, TYPALIGN_INT, &batches, NULL,
-					  &nbatches);
+	if (!PG_ARGISNULL(2)) /* nothing was decoded? */
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), BYTEAOID, -1, false, TYPALIGN_INT, &batches,
+						  NULL, &nbatches);
 	for (int i = 0; i < ncolumns; i++)
 		used_attnos =
 			bms_add_member(used_attnos, get_attnum(relid, TextDatumGetCString(columns[i])));
