@@ -335,7 +335,7 @@ check_rowsets(Merge *merge)
 	int nkeys = merge->target->locator.nkeys;
 
 	if (merge->out->tupdesc->natts - 1 != merge->writer->nlive ||
-		merge->recompute->tupdesc->natts - 1 != nkeys ||
+		(merge->recompute != NULL && merge->recompute->tupdesc->natts - 1 != nkeys) ||
 		merge->group_delta->tupdesc->natts - 1 <= nkeys)
 		elog(ERROR, "rowset \"%s\" does not fit state table \"%s\"", merge->group_delta->name,
 			 RelationGetRelationName(merge->target->relation));
