@@ -1,8 +1,8 @@
 # bench/cluster.py
-#     A throwaway PostgreSQL cluster for benchmarks, and what a reader of their results wants to know of the machine.
+#     A throwaway PostgreSQL cluster for benchmarks, and what readers of results ask about the machine.
 #
-# Everything lives below one temporary directory and listens on a socket there.  SQL goes through psql, so that
-# nothing but Python's standard library is needed.
+# Everything lives below one temporary directory and listens on a socket there.  SQL goes through psql,
+# so that nothing but Python's standard library is needed.
 import os
 import platform
 import shutil

@@ -2,10 +2,11 @@
 # bench/decode.py
 #     How fast does the decoder turn WAL into a stream, beside other output plugins and beside none?
 #
-# Every plugin has a slot made before the workload and decodes the same WAL, through pg_recvlogical to /dev/null over a Unix
-# socket, several times from copies of that slot, in changing order; the median counts.  "empty" emits nothing: what the server itself
-# needs to read WAL and collect transactions.  Before the clock runs, each plugin's output is read once through
-# SQL, where its changes are counted and must be all there, and its bytes summed.
+# Every plugin has a slot made before the workload and decodes the same WAL, through pg_recvlogical to
+# /dev/null over a Unix socket, several times from copies of that slot, in changing order; the median
+# counts.  "empty" emits nothing: what the server itself needs to read WAL and collect transactions.
+# Before the clock runs, each plugin's output is read once through SQL, where its changes are counted
+# and must be all there, and its bytes summed.
 #
 #     bench/decode.py [--scale F] [--rounds N]
 #

@@ -2,8 +2,8 @@
  * decoder/batch.c
  *     Records on their way to the reader, collected so that one write carries many.
  *
- * The batch is copied once into the server's output buffer: the server empties that whenever a write begins,
- * so records cannot be collected in it.
+ * The batch is copied once into the server's output buffer: the server empties that whenever a
+ * write begins, so records cannot be collected in it.
  */
 #include "postgres.h"
 

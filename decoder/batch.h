@@ -2,9 +2,10 @@
  * decoder/batch.h
  *     Records on their way to the reader, collected so that one write carries many.
  *
- * Every OutputPluginWrite costs a message and a send(2): written one by one, records halve the rate at which
- * WAL can be decoded.  So they wait here until there are batch_bytes of them, but never longer than
- * until the commit of their transaction: no committed change waits for another transaction to come.
+ * Every OutputPluginWrite costs a message and a send(2): written one by one, records halve the rate
+ * at which WAL can be decoded.  So they wait here until there are batch_bytes of them, but never
+ * longer than until the commit of their transaction: no committed change waits for another
+ * transaction to come.
  */
 #ifndef PGTRICKLE_DECODER_BATCH_H
 #define PGTRICKLE_DECODER_BATCH_H
@@ -18,7 +19,7 @@
 typedef struct Batch
 {
 	WireBuffer buffer;
-	Size bytes_max; /* written when it would grow beyond; a single record may be longer */
+	Size	   bytes_max; /* written when it would grow beyond; a single record may be longer */
 } Batch;
 
 /* A buffer that grows by the server's allocator, in `context`. */
@@ -26,7 +27,10 @@ extern void buffer_init(WireBuffer *buffer, MemoryContext context, Size capacity
 
 extern void batch_init(Batch *batch, MemoryContext context, Size bytes_max);
 
-/* Writes what has been collected, if anything.  `is_last`: nothing more will come of this transaction. */
+/*
+ * Writes what has been collected, if anything.  `is_last`: nothing more will come of this
+ * transaction.
+ */
 extern void batch_flush(Batch *batch, LogicalDecodingContext *ctx, bool is_last);
 
 /* Writes the batch if a record of `bytes` more would make it too long. */

@@ -2,9 +2,10 @@
  * decoder/encoder.c
  *     How the values of one column become bytes of the stream.
  *
- * The format is that of the type's send function, so that the reader can hand the bytes to the receive
- * function of the same type.  For common types we do what the send function would do, without calling it and
- * without a copy.  A type (or a type inside it) without send or receive function is sent as text.
+ * The format is that of the type's send function, so that the reader can hand the bytes to the
+ * receive function of the same type.  For common types we do what the send function would do,
+ * without calling it and without a copy.  A type (or a type inside it) without send or receive
+ * function is sent as text.
  *
  * Text is sent in the database's encoding: startup (pgtrickle_decoder.c) switches conversion off.
  */
@@ -29,7 +30,9 @@
 
 #include "encoder.h"
 
-/* Values longer than this are sent under guard even by the server's own functions: they may double. */
+/*
+ * Values longer than this are sent under guard even by the server's own functions: they may double.
+ */
 #define TRUSTED_BYTES_MAX (32 * 1024 * 1024)
 
 /* ------------------------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ static BinaryForm binary_form(Oid type_oid);
 static BinaryForm
 binary_form_of_columns(Oid type_oid)
 {
-	TupleDesc tupdesc = lookup_rowtype_tupdesc(type_oid, -1);
+	TupleDesc  tupdesc = lookup_rowtype_tupdesc(type_oid, -1);
 	BinaryForm form = BINARY_BUILTIN;
 
 	for (int i = 0; i < tupdesc->natts; i++)
@@ -82,7 +85,7 @@ binary_form_of_parts(Oid type_oid, Form_pg_type type)
 static BinaryForm
 binary_form(Oid type_oid)
 {
-	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type_oid));
+	HeapTuple  tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type_oid));
 	BinaryForm form = BINARY_BUILTIN;
 
 	check_stack_depth();
@@ -102,16 +105,16 @@ binary_form(Oid type_oid)
 }
 
 /*
- * The encoder that does the same as a send function, for values of the given length.  By address, not by
- * OID: extensions such as citext use the server's functions under names of their own.
+ * The encoder that does the same as a send function, for values of the given length.  By address,
+ * not by OID: extensions such as citext use the server's functions under names of their own.
  */
 static EncoderKind
 kind_for_function(PGFunction function, int16 type_length)
 {
 	static const struct
 	{
-		PGFunction function;
-		int16 type_length;
+		PGFunction	function;
+		int16		type_length;
 		EncoderKind kind;
 	} known[] = {
 		{boolsend, 1, ENCODE_BYTE},			  {charsend, 1, ENCODE_BYTE},
@@ -141,8 +144,8 @@ void
 encoder_choose(ColumnEncoder *encoder, Form_pg_attribute attribute, MemoryContext context)
 {
 	BinaryForm form = binary_form(attribute->atttypid);
-	Oid function_oid;
-	bool is_varlena;
+	Oid		   function_oid;
+	bool	   is_varlena;
 
 	encoder->attnum = attribute->attnum;
 	encoder->type_length = attribute->attlen;
@@ -194,8 +197,8 @@ call_function(ColumnEncoder *encoder, Datum value, Size length_max, Cell *cell, 
 }
 
 /*
- * The same in a subtransaction, so that an error stays with this value.  An error that left the plugin
- * would come again at every attempt to read past this change, and hold back WAL for ever.
+ * The same in a subtransaction, so that an error stays with this value.  An error that left the
+ * plugin would come again at every attempt to read past this change, and hold back WAL for ever.
  */
 static void
 call_function_guarded(ColumnEncoder *encoder, Datum value, Size length_max, Cell *cell,
@@ -231,8 +234,8 @@ call_function_guarded(ColumnEncoder *encoder, Datum value, Size length_max, Cell
 }
 
 /*
- * Looks at a varlena before anything is done with it.  False when that settled the cell: the value is not in
- * the WAL, or too long.  *size is its length without compression.
+ * Looks at a varlena before anything is done with it.  False when that settled the cell: the value
+ * is not in the WAL, or too long.  *size is its length without compression.
  */
 static bool
 inspect_varlena(struct varlena *value, Size length_max, Size *size, Cell *cell, uint32 *flaws)
@@ -255,7 +258,7 @@ static void
 prepare_payload(Datum value, Size length_max, Cell *cell, uint32 *flaws)
 {
 	struct varlena *varlena = (struct varlena *) DatumGetPointer(value);
-	Size size;
+	Size			size;
 
 	if (!inspect_varlena(varlena, length_max, &size, cell, flaws))
 		return;

@@ -75,9 +75,9 @@ bool
 interest_add_message(Interest *interest, const char *payload, Size length)
 {
 	static const char verb[] = "interest ";
-	const char *relids;
-	char *text;
-	bool is_added;
+	const char		 *relids;
+	char			 *text;
+	bool			  is_added;
 
 	if (length < sizeof(verb) - 1 || memcmp(payload, verb, sizeof(verb) - 1) != 0)
 		return false;

@@ -2,9 +2,9 @@
  * decoder/options.c
  *     The options of the plugin: read, checked, explained when wrong.
  *
- * Errors are welcome here, and only here: the session is just starting and its user reads them.  Since
- * any role with REPLICATION may start the plugin with any options, none of them names a file, runs SQL or
- * loads code.
+ * Errors are welcome here, and only here: the session is just starting and its user reads them.
+ * Since any role with REPLICATION may start the plugin with any options, none of them names a file,
+ * runs SQL or loads code.
  */
 #include "postgres.h"
 
@@ -17,15 +17,15 @@
 typedef struct NumberOption
 {
 	const char *name;
-	int64 min;
-	int64 max;
+	int64		min;
+	int64		max;
 	const char *unit; /* for the hint */
 } NumberOption;
 
 static int64
 parse_number(const NumberOption *option, const char *text)
 {
-	int64 number = 0;
+	int64		number = 0;
 	const char *at = text;
 
 	while (*at >= '0' && *at <= '9' && number <= option->max)
@@ -81,7 +81,7 @@ refuse_duplicate(List *elements, DefElem *element)
 {
 	ListCell *lc;
 
-	foreach (lc, elements)
+	foreach(lc, elements)
 	{
 		DefElem *earlier = (DefElem *) lfirst(lc);
 
@@ -101,7 +101,7 @@ options_parse(List *elements, bool is_slot_creation)
 		.batch_bytes = BATCH_BYTES_DEFAULT, .value_bytes_max = VALUE_BYTES_DEFAULT, .interest = ""};
 	ListCell *lc;
 
-	foreach (lc, elements)
+	foreach(lc, elements)
 	{
 		DefElem *element = (DefElem *) lfirst(lc);
 

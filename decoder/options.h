@@ -18,15 +18,16 @@
 
 typedef struct DecoderOptions
 {
-	int proto_version; /* 0: not given */
-	Size batch_bytes;
-	Size value_bytes_max;
+	int			proto_version; /* 0: not given */
+	Size		batch_bytes;
+	Size		value_bytes_max;
 	const char *interest; /* "" when not given; owned by the option list */
 } DecoderOptions;
 
 /*
- * Reads the options, DefElems whose argument is a String or NULL.  Any option that is unknown, given
- * twice or out of range is an error.  `is_slot_creation`: nothing will be streamed, so nothing is required.
+ * Reads the options, DefElems whose argument is a String or NULL.  Any option that is unknown,
+ * given twice or out of range is an error.  `is_slot_creation`: nothing will be streamed, so
+ * nothing is required.
  */
 extern DecoderOptions options_parse(List *elements, bool is_slot_creation);
 

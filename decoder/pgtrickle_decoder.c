@@ -8,12 +8,12 @@
  *
  *     nothing sent -> Begin sent (at the first record) -> Commit sent, batch written
  *
- * A transaction that has nothing for the reader never leaves the first state.  No streaming of transactions in
- * progress and no two-phase decoding: a transaction is sent when and only when it has committed, with the
- * xid that snapshots know it by.
+ * A transaction that has nothing for the reader never leaves the first state.  No streaming of
+ * transactions in progress and no two-phase decoding: a transaction is sent when and only when it
+ * has committed, with the xid that snapshots know it by.
  *
- * Nothing here raises an error about data, since the server would run into it again at every attempt
- * to go on.  What cannot be sent is flagged in its record, and the reader acts.
+ * Nothing here raises an error about data, since the server would run into it again at every
+ * attempt to go on.  What cannot be sent is flagged in its record, and the reader acts.
  */
 #include "postgres.h"
 
@@ -49,17 +49,17 @@ extern PGDLLEXPORT void _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 /* One session of decoding. */
 typedef struct Decoder
 {
-	MemoryContext change_context; /* reset after every change */
-	Interest interest;
+	MemoryContext  change_context; /* reset after every change */
+	Interest	   interest;
 	RelationCache *relations;
-	RowWriter *rows;
-	Batch batch;
-	int silent_changes;	 /* since progress was last reported, for report_progress */
-	int client_encoding; /* what to restore at the end */
+	RowWriter	  *rows;
+	Batch		   batch;
+	int			   silent_changes; /* since progress was last reported, for report_progress */
+	int			   client_encoding; /* what to restore at the end */
 
 	/* The transaction being decoded. */
 	uint64 transaction; /* ordinal in this session, from 1 */
-	bool is_begun;		/* its Begin has been sent */
+	bool   is_begun; /* its Begin has been sent */
 	uint64 row_records;
 } Decoder;
 
@@ -68,8 +68,8 @@ typedef struct Decoder
  */
 
 /*
- * Send functions convert text to the client's encoding, which can fail.  The stream is binary data for
- * the same or another database, so text goes out as it is stored.
+ * Send functions convert text to the client's encoding, which can fail.  The stream is binary data
+ * for the same or another database, so text goes out as it is stored.
  */
 static void
 switch_off_conversion(Decoder *decoder)
@@ -88,9 +88,9 @@ restore_conversion(void *decoder)
 static void
 decode_startup(LogicalDecodingContext *ctx, OutputPluginOptions *output_options, bool is_init)
 {
-	DecoderOptions options = options_parse(ctx->output_plugin_options, is_init);
-	MemoryContext oldcontext = MemoryContextSwitchTo(ctx->context);
-	Decoder *decoder = palloc0(sizeof(Decoder));
+	DecoderOptions		   options = options_parse(ctx->output_plugin_options, is_init);
+	MemoryContext		   oldcontext = MemoryContextSwitchTo(ctx->context);
+	Decoder				  *decoder = palloc0(sizeof(Decoder));
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 
 	interest_init(&decoder->interest, ctx->context);
@@ -118,8 +118,8 @@ decode_startup(LogicalDecodingContext *ctx, OutputPluginOptions *output_options,
 }
 
 /*
- * Drops what our own refreshes tagged as nobody's news, before it is queued.  Everything else stays,
- * whatever its origin: replicated rows are changes too.
+ * Drops what our own refreshes tagged as nobody's news, before it is queued.  Everything else
+ * stays, whatever its origin: replicated rows are changes too.
  */
 static bool
 filter_by_origin(LogicalDecodingContext *ctx, RepOriginId origin_id)
@@ -132,14 +132,14 @@ filter_by_origin(LogicalDecodingContext *ctx, RepOriginId origin_id)
  */
 
 /*
- * A transaction id with its epoch.  Decoded transactions are less than 2^31 ids old: the slot's catalog_xmin
- * holds back the horizon that keeps it so.
+ * A transaction id with its epoch.  Decoded transactions are less than 2^31 ids old: the slot's
+ * catalog_xmin holds back the horizon that keeps it so.
  */
 static uint64
 widen_xid(TransactionId xid)
 {
 	FullTransactionId next = ReadNextFullTransactionId();
-	uint64 epoch = EpochFromFullTransactionId(next);
+	uint64			  epoch = EpochFromFullTransactionId(next);
 
 	if (xid > XidFromFullTransactionId(next))
 		epoch--;
@@ -161,7 +161,7 @@ decode_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 static void
 send_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 {
-	Decoder *decoder = ctx->output_plugin_private;
+	Decoder	 *decoder = ctx->output_plugin_private;
 	BeginView begin;
 
 	if (decoder->is_begun)
@@ -192,8 +192,8 @@ decode_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr com
 }
 
 /*
- * Before 16 nobody but the plugin tells the client that a long transaction is still being worked on when
- * nothing of it is sent.
+ * Before 16 nobody but the plugin tells the client that a long transaction is still being worked on
+ * when nothing of it is sent.
  */
 static void
 report_progress(LogicalDecodingContext *ctx)
@@ -251,7 +251,7 @@ send_skipped(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, RelationEntry *
 static void
 send_row(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, const RowChange *row)
 {
-	Decoder *decoder = ctx->output_plugin_private;
+	Decoder		  *decoder = ctx->output_plugin_private;
 	RelationEntry *entry = row->entry;
 
 	send_begin(ctx, txn);
@@ -269,8 +269,8 @@ static void
 decode_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 			  ReorderBufferChange *change)
 {
-	Decoder *decoder = ctx->output_plugin_private;
-	MemoryContext oldcontext = MemoryContextSwitchTo(decoder->change_context);
+	Decoder		  *decoder = ctx->output_plugin_private;
+	MemoryContext  oldcontext = MemoryContextSwitchTo(decoder->change_context);
 	RelationEntry *entry = relation_cache_get(decoder->relations, relation);
 
 	send_skipped(ctx, txn, entry);
@@ -302,7 +302,7 @@ static void
 send_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, List *relids)
 {
 	Decoder *decoder = ctx->output_plugin_private;
-	uint32 *numbers = palloc(sizeof(uint32) * list_length(relids));
+	uint32	*numbers = palloc(sizeof(uint32) * list_length(relids));
 
 	for (int i = 0; i < list_length(relids); i++)
 		numbers[i] = list_nth_oid(relids, i);
@@ -314,9 +314,9 @@ static void
 decode_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int relation_count,
 				Relation relations[], ReorderBufferChange *change)
 {
-	Decoder *decoder = ctx->output_plugin_private;
+	Decoder		 *decoder = ctx->output_plugin_private;
 	MemoryContext oldcontext = MemoryContextSwitchTo(decoder->change_context);
-	List *relids = NIL;
+	List		 *relids = NIL;
 
 	for (int i = 0; i < relation_count; i++)
 	{
@@ -337,8 +337,8 @@ decode_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int relation
  */
 
 /*
- * Outside of a transaction: no catalogs.  The batch is empty then, because every commit writes it; it is
- * written first all the same, so that the order would stay right.
+ * Outside of a transaction: no catalogs.  The batch is empty then, because every commit writes it;
+ * it is written first all the same, so that the order would stay right.
  */
 static void
 send_message_now(LogicalDecodingContext *ctx, const MessageView *message)
@@ -357,7 +357,7 @@ static void
 decode_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr message_lsn,
 			   bool transactional, const char *prefix, Size length, const char *payload)
 {
-	Decoder *decoder = ctx->output_plugin_private;
+	Decoder	   *decoder = ctx->output_plugin_private;
 	MessageView message = {
 		.transactional = transactional, .lsn = message_lsn, .payload = byte_range(payload, length)};
 
@@ -378,7 +378,7 @@ decode_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr me
 	MemoryContextReset(decoder->change_context);
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 
 void
 _PG_output_plugin_init(OutputPluginCallbacks *callbacks)

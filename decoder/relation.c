@@ -2,13 +2,13 @@
  * decoder/relation.c
  *     What the plugin knows about the relations in the stream: made once, used for every row.
  *
- * Life of an entry: made at the first change -> valid -> an invalidation arrives -> made again at the next
- * change.  When it is made again its description is compared with the one that was announced; only if that
- * differs does the relation get a new number and a new Relation record (most invalidations, such as those of
- * ANALYZE or CREATE INDEX, change nothing that we tell).
+ * Life of an entry: made at the first change -> valid -> an invalidation arrives -> made again at
+ * the next change.  When it is made again its description is compared with the one that was
+ * announced; only if that differs does the relation get a new number and a new Relation record
+ * (most invalidations, such as those of ANALYZE or CREATE INDEX, change nothing that we tell).
  *
- * Invalidations may arrive at any moment that touches a catalog, also while an entry is being made, so the callbacks
- * only set flags.
+ * Invalidations may arrive at any moment that touches a catalog, also while an entry is being made,
+ * so the callbacks only set flags.
  */
 #include "postgres.h"
 
@@ -65,7 +65,7 @@ static void
 invalidate_entries(RelationCache *cache, Oid relid)
 {
 	HASH_SEQ_STATUS scan;
-	RelationEntry *entry;
+	RelationEntry  *entry;
 
 	hash_seq_init(&scan, cache->entries);
 	while ((entry = hash_seq_search(&scan)) != NULL)
@@ -129,7 +129,7 @@ append_parents(Relation inherits, Oid relid, List *relids)
 {
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple tuple;
+	HeapTuple	tuple;
 
 	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relid));
@@ -150,7 +150,7 @@ static List *
 relation_and_ancestors(Oid relid)
 {
 	Relation inherits = table_open(InheritsRelationId, AccessShareLock);
-	List *relids = list_make1_oid(relid);
+	List	*relids = list_make1_oid(relid);
 
 	for (int i = 0; i < list_length(relids); i++) /* the list grows while we walk */
 		relids = append_parents(inherits, list_nth_oid(relids, i), relids);
@@ -159,8 +159,8 @@ relation_and_ancestors(Oid relid)
 }
 
 /*
- * Would nobody create a stream table over this relation?  Materialized views are filled in ways that
- * leave no rows in the WAL, so the rows that do appear are no use.
+ * Would nobody create a stream table over this relation?  Materialized views are filled in ways
+ * that leave no rows in the WAL, so the rows that do appear are no use.
  */
 static bool
 is_out_of_question(Relation relation, const Interest *interest)
@@ -182,7 +182,7 @@ is_out_of_question(Relation relation, const Interest *interest)
 static void
 mark_ancestor(RelationCache *cache, Oid relid)
 {
-	bool is_found;
+	bool		   is_found;
 	RelationEntry *entry = hash_search(cache->entries, &relid, HASH_ENTER, &is_found);
 
 	if (!is_found)
@@ -197,7 +197,7 @@ mark_ancestor(RelationCache *cache, Oid relid)
 static void
 sort_by_interest(RelationCache *cache, RelationEntry *entry, Relation relation)
 {
-	List *relids;
+	List	 *relids;
 	ListCell *lc;
 
 	entry->publish_as_count = 0;
@@ -208,7 +208,7 @@ sort_by_interest(RelationCache *cache, RelationEntry *entry, Relation relation)
 	relids = relation_and_ancestors(RelationGetRelid(relation));
 	entry->publish_as = MemoryContextAlloc(entry->context, list_length(relids) * sizeof(Oid));
 	entry->skip_as = MemoryContextAlloc(entry->context, list_length(relids) * sizeof(Oid));
-	foreach (lc, relids)
+	foreach(lc, relids)
 	{
 		Oid relid = lfirst_oid(lc);
 
@@ -235,7 +235,7 @@ text_range(const char *text)
 static void
 choose_columns(RelationEntry *entry, Relation relation, ColumnView *views)
 {
-	TupleDesc tupdesc = RelationGetDescr(relation);
+	TupleDesc  tupdesc = RelationGetDescr(relation);
 	Bitmapset *identity = RelationGetIdentityKeyBitmap(relation);
 
 	entry->column_count = 0;
@@ -243,7 +243,7 @@ choose_columns(RelationEntry *entry, Relation relation, ColumnView *views)
 	for (int i = 0; i < tupdesc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(tupdesc, i);
-		ColumnEncoder *column = &entry->columns[entry->column_count];
+		ColumnEncoder	 *column = &entry->columns[entry->column_count];
 
 		if (attribute->attisdropped || attribute_is_virtual(attribute))
 			continue;
@@ -266,7 +266,7 @@ choose_columns(RelationEntry *entry, Relation relation, ColumnView *views)
 static ByteRange
 describe(const RelationEntry *entry, Relation relation, const ColumnView *columns)
 {
-	WireBuffer buffer;
+	WireBuffer	 buffer;
 	RelationView view = {
 		.relid = entry->relid,
 		.schema_name = text_range(get_namespace_name(RelationGetNamespace(relation))),
@@ -287,7 +287,10 @@ ranges_equal(ByteRange a, ByteRange b)
 	return a.length == b.length && (a.length == 0 || memcmp(a.data, b.data, a.length) == 0);
 }
 
-/* Makes the part of an entry that is about sending rows; `old` is what was announced before, if anything. */
+/*
+ * Makes the part of an entry that is about sending rows; `old` is what was announced before, if
+ * anything.
+ */
 static void
 prepare_sending(RelationCache *cache, RelationEntry *entry, Relation relation, ByteRange old)
 {
@@ -310,7 +313,7 @@ static void
 make_entry(RelationCache *cache, RelationEntry *entry, Relation relation)
 {
 	MemoryContext old_context = entry->context;
-	ByteRange old_description = entry->description;
+	ByteRange	  old_description = entry->description;
 
 	/* First of all, so that an invalidation that arrives meanwhile is not overwritten. */
 	entry->is_valid = true;
@@ -351,7 +354,7 @@ forget_cache(void *cache)
 RelationCache *
 relation_cache_create(const Interest *interest, MemoryContext context)
 {
-	RelationCache *cache = MemoryContextAllocZero(context, sizeof(RelationCache));
+	RelationCache		  *cache = MemoryContextAllocZero(context, sizeof(RelationCache));
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(*callback));
 
 	cache->context = AllocSetContextCreate(context, "pgtrickle relations", ALLOCSET_DEFAULT_SIZES);
@@ -369,9 +372,9 @@ relation_cache_create(const Interest *interest, MemoryContext context)
 RelationEntry *
 relation_cache_get(RelationCache *cache, Relation relation)
 {
-	Oid relid = RelationGetRelid(relation);
+	Oid			   relid = RelationGetRelid(relation);
 	RelationEntry *entry = cache->last_used;
-	bool is_found = true;
+	bool		   is_found = true;
 
 	if (entry == NULL || entry->relid != relid)
 		entry = hash_search(cache->entries, &relid, HASH_ENTER, &is_found);

@@ -2,9 +2,9 @@
  * decoder/relation.h
  *     What the plugin knows about the relations in the stream, one entry each.
  *
- * An entry is made at the first change of a relation, with the historic snapshot of that change, and
- * kept until an invalidation says that something about the relation, or one above it in a partition
- * tree, is different.  So the path of a row touches no catalog.
+ * An entry is made at the first change of a relation, with the historic snapshot of that change,
+ * and kept until an invalidation says that something about the relation, or one above it in a
+ * partition tree, is different.  So the path of a row touches no catalog.
  */
 #ifndef PGTRICKLE_DECODER_RELATION_H
 #define PGTRICKLE_DECODER_RELATION_H
@@ -25,33 +25,33 @@ typedef struct RelationEntry
 	Oid relid; /* hash key */
 
 	/* Rows of this relation also count for everything above it, so these are lists. */
-	int publish_as_count; /* interesting ones: rows are sent when there are any */
+	int	 publish_as_count; /* interesting ones: rows are sent when there are any */
 	Oid *publish_as;
-	int skip_as_count; /* the others: a Skipped record for each */
+	int	 skip_as_count; /* the others: a Skipped record for each */
 	Oid *skip_as;
 
-	bool is_valid;		  /* false: make it again before use */
-	bool has_descendants; /* other entries name this relation in their lists */
+	bool   is_valid; /* false: make it again before use */
+	bool   has_descendants; /* other entries name this relation in their lists */
 	uint64 skipped_in; /* ordinal of the last transaction that got Skipped records for `skip_as` */
 	uint64 named_skipped_in; /* ... that got one for this very relation */
-	MemoryContext context;	 /* what the pointers here point to */
+	MemoryContext context; /* what the pointers here point to */
 
 	/* How rows are sent; when publish_as_count > 0. */
-	uint32 number;		   /* Relation.number */
-	bool is_announced;	   /* the record with this number has been sent */
-	ByteRange description; /* contents of that record, without the number */
-	char replica_identity;
-	int column_count;
+	uint32		   number; /* Relation.number */
+	bool		   is_announced; /* the record with this number has been sent */
+	ByteRange	   description; /* contents of that record, without the number */
+	char		   replica_identity;
+	int			   column_count;
 	ColumnEncoder *columns;
 } RelationEntry;
 
 typedef struct RelationCache
 {
-	MemoryContext context; /* the hash and all entries */
-	HTAB *entries;
+	MemoryContext	context; /* the hash and all entries */
+	HTAB		   *entries;
 	const Interest *interest;
-	RelationEntry *last_used; /* a table's rows often come one after another */
-	uint32 last_number;
+	RelationEntry  *last_used; /* a table's rows often come one after another */
+	uint32			last_number;
 } RelationCache;
 
 /* An empty cache for one session of decoding; all it allocates is below `context`. */

@@ -2,10 +2,10 @@
  * decoder/row.c
  *     Rows: from tuples of the reorder buffer to records of the stream.
  *
- * The hot path.  Each tuple is taken apart once, each value is looked at twice: first to find out what
- * there is to send and how long it is (prepare_row), then to store it (store_row).  Protobuf puts lengths before
- * contents; with all lengths known the record is written front to back in one reservation, nothing is
- * moved and, for most types, nothing is allocated.
+ * The hot path.  Each tuple is taken apart once, each value is looked at twice: first to find out
+ * what there is to send and how long it is (prepare_row), then to store it (store_row).  Protobuf
+ * puts lengths before contents; with all lengths known the record is written front to back in one
+ * reservation, nothing is moved and, for most types, nothing is allocated.
  */
 #include "postgres.h"
 
@@ -18,21 +18,21 @@
 /* One row image on its way. */
 typedef struct RowImage
 {
-	int width; /* columns that the arrays have room for */
+	int	   width; /* columns that the arrays have room for */
 	Datum *values;
-	bool *nulls;
-	Cell *cells;	   /* one per column of the relation's entry */
-	Size size;		   /* of the Tuple message */
-	bool is_all_there; /* every column has a value: no kinds needed */
+	bool  *nulls;
+	Cell  *cells; /* one per column of the relation's entry */
+	Size   size; /* of the Tuple message */
+	bool   is_all_there; /* every column has a value: no kinds needed */
 } RowImage;
 
 struct RowWriter
 {
 	MemoryContext context;
-	Size value_bytes_max;
-	Size record_bytes_max;
-	RowImage old_row;
-	RowImage new_row;
+	Size		  value_bytes_max;
+	Size		  record_bytes_max;
+	RowImage	  old_row;
+	RowImage	  new_row;
 };
 
 RowWriter *
@@ -82,16 +82,16 @@ absent_kind(const ColumnEncoder *column, bool is_key_only)
 }
 
 /*
- * Fills the cells of a row and adds up its size.  `budget` is what is left for the record's values; those
- * that do not fit are flagged and left out.
+ * Fills the cells of a row and adds up its size.  `budget` is what is left for the record's values;
+ * those that do not fit are flagged and left out.
  */
 static void
 prepare_row(RowWriter *writer, RowImage *image, const RowChange *change, HeapTuple tuple,
 			bool is_key_only, Size *budget, uint32 *flaws)
 {
-	TupleDesc tupdesc = RelationGetDescr(change->relation);
+	TupleDesc	   tupdesc = RelationGetDescr(change->relation);
 	RelationEntry *entry = change->entry;
-	Size size = 0;
+	Size		   size = 0;
 
 	if (unlikely(tupdesc->natts > image->width))
 		widen_image(image, tupdesc->natts, writer->context);
@@ -101,8 +101,8 @@ prepare_row(RowWriter *writer, RowImage *image, const RowChange *change, HeapTup
 	for (int i = 0; i < entry->column_count; i++)
 	{
 		ColumnEncoder *column = &entry->columns[i];
-		Cell *cell = &image->cells[i];
-		int attribute = column->attnum - 1;
+		Cell		  *cell = &image->cells[i];
+		int			   attribute = column->attnum - 1;
 
 		if (image->nulls[attribute])
 			cell->kind = absent_kind(column, is_key_only);
@@ -125,8 +125,8 @@ prepare_row(RowWriter *writer, RowImage *image, const RowChange *change, HeapTup
 }
 
 /*
- * The server has logged that there was a change, but not the new row.  It does not happen to tables of
- * users; should it, the reader learns that something is missing.
+ * The server has logged that there was a change, but not the new row.  It does not happen to tables
+ * of users; should it, the reader learns that something is missing.
  */
 static void
 prepare_lost_row(RowWriter *writer, RowImage *image, const RowChange *change, uint32 *flaws)
@@ -198,10 +198,10 @@ void
 row_write(RowWriter *writer, const RowChange *change, Batch *batch, LogicalDecodingContext *ctx)
 {
 	const RelationEntry *entry = change->entry;
-	Size budget = writer->record_bytes_max;
-	uint32 flaws = 0;
-	bool has_old = change->old_tuple != NULL;
-	bool has_new = change->kind != KIND_DELETE;
+	Size				 budget = writer->record_bytes_max;
+	uint32				 flaws = 0;
+	bool				 has_old = change->old_tuple != NULL;
+	bool				 has_new = change->kind != KIND_DELETE;
 
 	if (has_old)
 	{

@@ -25,16 +25,16 @@ extern RowWriter *row_writer_create(MemoryContext context, Size value_bytes_max)
 /* One change of one row, as the reorder buffer has it.  Either tuple may be NULL. */
 typedef struct RowChange
 {
-	RecordKind kind;
-	Relation relation;
+	RecordKind	   kind;
+	Relation	   relation;
 	RelationEntry *entry;
-	HeapTuple old_tuple;
-	HeapTuple new_tuple;
+	HeapTuple	   old_tuple;
+	HeapTuple	   new_tuple;
 } RowChange;
 
 /*
- * Appends the record of a change to the batch, which is written first if it would become too long.  What
- * is needed in between is allocated in the current context.
+ * Appends the record of a change to the batch, which is written first if it would become too long.
+ * What is needed in between is allocated in the current context.
  */
 extern void
 row_write(RowWriter *writer, const RowChange *change, Batch *batch, LogicalDecodingContext *ctx);

@@ -2,10 +2,10 @@
  * proto/records.c
  *     Typed reading of the change stream.
  *
- * One static function per message of pgtrickle.proto, each a loop over its fields with a switch.  The
- * stream is stricter than protobuf at large: a known field must have its wire type and a singular one
- * occurs at most once, so that nothing depends on which of two wins.  Unknown fields are skipped (a newer writer),
- * unknown kinds of records are not (they could mean changes).
+ * One static function per message of pgtrickle.proto, each a loop over its fields with a switch.
+ * The stream is stricter than protobuf at large: a known field must have its wire type and a
+ * singular one occurs at most once, so that nothing depends on which of two wins.  Unknown fields
+ * are skipped (a newer writer), unknown kinds of records are not (they could mean changes).
  */
 #include "records.h"
 
@@ -17,8 +17,8 @@
 typedef struct MessageReader
 {
 	WireReader fields;
-	WireField field;
-	uint32_t seen; /* bit set of field numbers below 32 */
+	WireField  field;
+	uint32_t   seen; /* bit set of field numbers below 32 */
 } MessageReader;
 
 static MessageReader
@@ -132,7 +132,7 @@ bool
 relid_next(RelidReader *reader, uint32_t *relid)
 {
 	WireField field;
-	uint64_t number;
+	uint64_t  number;
 
 	for (;;)
 	{
@@ -158,7 +158,7 @@ static bool
 count_relids(MessageReader *reader, ByteRange fields, uint32_t field_number, uint32_t *count)
 {
 	RelidReader relids = relid_reader(fields, field_number);
-	uint32_t relid;
+	uint32_t	relid;
 
 	*count = 0;
 	while (relid_next(&relids, &relid))
@@ -280,7 +280,7 @@ static void
 check_column(MessageReader *reader, RelationView *relation)
 {
 	MessageReader message = message_reader(reader->field.bytes);
-	ColumnView column;
+	ColumnView	  column;
 
 	if (reader->field.type != WIRE_BYTES)
 		message_fail(reader, "field has the wrong wire type");
@@ -423,7 +423,7 @@ static bool
 read_submessage(MessageReader *reader, RecordView *record, ByteRange contents)
 {
 	MessageReader sub = message_reader(contents);
-	bool is_good = false;
+	bool		  is_good = false;
 
 	switch (record->kind)
 	{
@@ -479,8 +479,8 @@ submessage_field(RecordKind kind)
 static bool
 read_record(MessageReader *reader, RecordView *record)
 {
-	uint32_t kind = 0;
-	uint32_t submessage_number = 0;
+	uint32_t  kind = 0;
+	uint32_t  submessage_number = 0;
 	ByteRange submessage = byte_range(NULL, 0);
 
 	while (message_next_field(reader))
@@ -539,7 +539,7 @@ bool
 batch_next_record(BatchReader *batch, RecordView *record)
 {
 	const uint8_t *start = batch->fields.next;
-	WireField field;
+	WireField	   field;
 
 	while (wire_next_field(&batch->fields, &field))
 	{
@@ -578,10 +578,13 @@ TupleReader
 tuple_reader(ByteRange row, uint32_t column_count)
 {
 	TupleReader reader = {.fields = wire_reader(row), .column_count = column_count};
-	WireReader ahead = reader.fields;
-	WireField field;
+	WireReader	ahead = reader.fields;
+	WireField	field;
 
-	/* The kinds, if any, stand before the values: writers write fields in the order of their numbers. */
+	/*
+	 * The kinds, if any, stand before the values: writers write fields in the order of their
+	 * numbers.
+	 */
 	if (wire_next_field(&ahead, &field) && field.number == TUPLE_KINDS && field.type == WIRE_BYTES)
 	{
 		reader.kinds = field.bytes;

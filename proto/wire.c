@@ -2,8 +2,8 @@
  * proto/wire.c
  *     Protobuf's wire format: the parts that are too long to be inline.
  *
- * Every read is preceded by a comparison with reader->end, and every length is compared with what is
- * left before it is added to a pointer: the fuzz target (fuzz.c) holds us to that.
+ * Every read is preceded by a comparison with reader->end, and every length is compared with what
+ * is left before it is added to a pointer: the fuzz target (fuzz.c) holds us to that.
  */
 #include "wire.h"
 
@@ -20,13 +20,14 @@ wire_fail(WireReader *reader, const char *error, const uint8_t *at)
 }
 
 /*
- * Padded varints (0x80 0x00 for zero) are legal protobuf and accepted; bits beyond the 64th are not.
+ * Padded varints (0x80 0x00 for zero) are legal protobuf and accepted; bits beyond the 64th are
+ * not.
  */
 bool
 wire_next_varint(WireReader *reader, uint64_t *value)
 {
 	const uint8_t *start = reader->next;
-	uint64_t result = 0;
+	uint64_t	   result = 0;
 
 	for (unsigned shift = 0; shift < 70; shift += 7)
 	{
@@ -90,7 +91,7 @@ bool
 wire_next_field(WireReader *reader, WireField *field)
 {
 	const uint8_t *start = reader->next;
-	uint64_t key;
+	uint64_t	   key;
 
 	if (!wire_next_varint(reader, &key))
 		return false;

@@ -2,9 +2,9 @@
  * proto/wire.h
  *     Protobuf's wire format, nothing more: fields, varints, byte ranges.  A reader and a writer.
  *
- * The reader walks over bytes that somebody else sent.  It allocates nothing, never looks outside of
- * the range it was given, and on bad input stops with a phrase that says what is wrong and where.
- * The writer appends to a buffer that the caller owns and can grow.
+ * The reader walks over bytes that somebody else sent.  It allocates nothing, never looks outside
+ * of the range it was given, and on bad input stops with a phrase that says what is wrong and
+ * where. The writer appends to a buffer that the caller owns and can grow.
  *
  * Knows neither the messages of pgtrickle.proto (records.h reads them, write.h writes them) nor
  * PostgreSQL, because the applier includes it too.  Hot paths are inline; the rest is in wire.c.
@@ -17,11 +17,14 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Bytes inside somebody else's memory.  `data` is NULL when the thing is absent, not when it is empty. */
+/*
+ * Bytes inside somebody else's memory.  `data` is NULL when the thing is absent, not when it is
+ * empty.
+ */
 typedef struct ByteRange
 {
 	const uint8_t *data;
-	size_t length;
+	size_t		   length;
 } ByteRange;
 
 static inline ByteRange
@@ -51,16 +54,18 @@ typedef struct WireReader
 {
 	const uint8_t *next; /* first byte not read yet */
 	const uint8_t *end;
-	const char *error;		 /* NULL: so far so good.  Static text */
+	const char	  *error; /* NULL: so far so good.  Static text */
 	const uint8_t *error_at; /* where; inside the range, or its end */
 } WireReader;
 
-/* One field with its value: `varint` for WIRE_VARINT (and the fixed ones), `bytes` for WIRE_BYTES. */
+/*
+ * One field with its value: `varint` for WIRE_VARINT (and the fixed ones), `bytes` for WIRE_BYTES.
+ */
 typedef struct WireField
 {
-	uint32_t number;
-	WireType type;
-	uint64_t varint;
+	uint32_t  number;
+	WireType  type;
+	uint64_t  varint;
 	ByteRange bytes;
 } WireField;
 
@@ -75,8 +80,8 @@ wire_reader(ByteRange input)
 }
 
 /*
- * Reads the next field.  False at the end of the range, and on malformed input (then reader->error is
- * set and stays).  Unknown fields are skipped by not looking at them.
+ * Reads the next field.  False at the end of the range, and on malformed input (then reader->error
+ * is set and stays).  Unknown fields are skipped by not looking at them.
  */
 extern bool wire_next_field(WireReader *reader, WireField *field);
 
@@ -106,16 +111,16 @@ wire_zigzag(int64_t value)
 typedef struct WireBuffer WireBuffer;
 
 /*
- * Makes room for `more` bytes behind `length`: changes data and capacity.  Must not return unless it did
- * (the decoder raises an error, a test aborts).
+ * Makes room for `more` bytes behind `length`: changes data and capacity.  Must not return unless
+ * it did (the decoder raises an error, a test aborts).
  */
 typedef void (*WireGrow)(WireBuffer *buffer, size_t more);
 
 struct WireBuffer
 {
 	uint8_t *data;
-	size_t length;
-	size_t capacity;
+	size_t	 length;
+	size_t	 capacity;
 	WireGrow grow;
 };
 
@@ -201,9 +206,9 @@ wire_put_bytes(WireBuffer *buffer, uint32_t number, const void *data, size_t len
 }
 
 /*
- * A message inside a message.  Its length stands before its contents, so one byte is set aside for it;
- * a message of 128 bytes and more is moved by the bytes that were missing.  (Row records, the ones that
- * are long and many, know their size before they are written and do without.)
+ * A message inside a message.  Its length stands before its contents, so one byte is set aside for
+ * it; a message of 128 bytes and more is moved by the bytes that were missing.  (Row records, the
+ * ones that are long and many, know their size before they are written and do without.)
  */
 typedef struct WireMessage
 {
@@ -211,6 +216,6 @@ typedef struct WireMessage
 } WireMessage;
 
 extern WireMessage wire_begin_message(WireBuffer *buffer, uint32_t number);
-extern void wire_end_message(WireBuffer *buffer, WireMessage message);
+extern void		   wire_end_message(WireBuffer *buffer, WireMessage message);
 
 #endif /* PGTRICKLE_PROTO_WIRE_H */

@@ -2,9 +2,9 @@
  * proto/write.h
  *     Typed writing of the change stream: each record into a growing batch.
  *
- * The counterpart of records.h, used by the decoder and by tests.  Records are appended to the buffer as
- * elements of Batch.records, so the buffer's contents are a Batch at any time between two calls.
- * Fields come in the order of their numbers, zeros are left out.
+ * The counterpart of records.h, used by the decoder and by tests.  Records are appended to the
+ * buffer as elements of Batch.records, so the buffer's contents are a Batch at any time between two
+ * calls. Fields come in the order of their numbers, zeros are left out.
  *
  * Row records are not here: the decoder writes them from tuples without a detour (decoder/row.c).
  */
@@ -28,9 +28,9 @@ extern void write_skipped(WireBuffer *buffer, uint32_t relid);
 extern void write_commit(WireBuffer *buffer, const CommitView *commit);
 
 /*
- * A relation, without its number, as the contents of the Relation message: `fields` of `relation` is not
- * used.  Two descriptions are equal exactly when their bytes are, which is how the decoder sees
- * whether a relation has changed its shape.
+ * A relation, without its number, as the contents of the Relation message: `fields` of `relation`
+ * is not used.  Two descriptions are equal exactly when their bytes are, which is how the decoder
+ * sees whether a relation has changed its shape.
  */
 extern void write_relation_contents(WireBuffer *buffer, const RelationView *relation,
 									const uint32_t *publish_as, const ColumnView *columns);

@@ -11,7 +11,8 @@ use StreamTables::Stream;
 use Test::More;
 
 my $node = StreamTables::Cluster->new('changes')->boot(setup => 'none');
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE t (id int PRIMARY KEY, v text);
 	CREATE TABLE u (id int PRIMARY KEY, t_id int REFERENCES t);
 	ALTER TABLE t REPLICA IDENTITY FULL;
@@ -29,7 +30,9 @@ insert t new: id=3 v=''
 commit rows 3
 END
 
-$node->sql(q{BEGIN; UPDATE t SET v = 'two' WHERE id = 2; INSERT INTO u VALUES (7, 2); DELETE FROM t WHERE id = 3; COMMIT});
+$node->sql(
+	q{BEGIN; UPDATE t SET v = 'two' WHERE id = 2; INSERT INTO u VALUES (7, 2); DELETE FROM t WHERE id = 3; COMMIT}
+);
 $stream->says(<<'END', 'a new connection learns the relations again, in the order of their use');
 begin
 relation t public.t as t identity f: id@1:23* v@2:25*
@@ -40,7 +43,8 @@ delete t old: id=3 v=''
 commit rows 3
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	BEGIN;
 	INSERT INTO t VALUES (10, 'kept');
 	SAVEPOINT a;
@@ -67,7 +71,8 @@ update t old: id=10 v='kept' new: id=10 v='kept!'
 commit rows 3
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	COPY t FROM PROGRAM 'printf "20\ta\n21\t\\\\\\\\N\n22\tc\n"';
 	INSERT INTO t VALUES (20, 'taken'), (30, 'new') ON CONFLICT DO NOTHING;
 	INSERT INTO t VALUES (20, 'taken'), (31, 'new') ON CONFLICT (id) DO UPDATE SET v = excluded.v;
@@ -88,7 +93,9 @@ insert t new: id=31 v='new'
 commit rows 2
 END
 
-$node->sql(q{BEGIN; INSERT INTO t VALUES (40, 'prepared'); PREPARE TRANSACTION 'p'; BEGIN; INSERT INTO t VALUES (41, 'undone'); PREPARE TRANSACTION 'q'});
+$node->sql(
+	q{BEGIN; INSERT INTO t VALUES (40, 'prepared'); PREPARE TRANSACTION 'p'; BEGIN; INSERT INTO t VALUES (41, 'undone'); PREPARE TRANSACTION 'q'}
+);
 $stream->says('', 'a prepared transaction does not come');
 $node->sql(q{INSERT INTO t VALUES (42, 'between')});
 $node->sql(q{COMMIT PREPARED 'p'});
@@ -103,7 +110,9 @@ insert t new: id=40 v='prepared'
 commit rows 1
 END
 
-$node->sql(q{TRUNCATE t, u; BEGIN; INSERT INTO t VALUES (1, 'before'); TRUNCATE t CASCADE; INSERT INTO t VALUES (2, 'after'); COMMIT});
+$node->sql(
+	q{TRUNCATE t, u; BEGIN; INSERT INTO t VALUES (1, 'before'); TRUNCATE t CASCADE; INSERT INTO t VALUES (2, 'after'); COMMIT}
+);
 $stream->says(<<'END', 'TRUNCATE comes in its place, with what it cascades to');
 begin
 truncate t u
@@ -116,7 +125,8 @@ insert t new: id=2 v='after'
 commit rows 2
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	SELECT pg_logical_emit_message(false, 'pgtrickle', 'fence a');
 	BEGIN;
 	INSERT INTO t VALUES (50, 'x');
@@ -153,12 +163,14 @@ $node->sql(q{UPDATE t SET v = 'z' WHERE id = 100});
 is(scalar(my @lines = split /\n/, $stream->batches), 2, 'a transaction is one message');
 
 $stream->{options} = { batch_bytes => 200 };
-$node->sql(q{INSERT INTO t SELECT i, repeat('y', 1 + 400 * (i % 2)) FROM generate_series(200, 299) i});
+$node->sql(
+	q{INSERT INTO t SELECT i, repeat('y', 1 + 400 * (i % 2)) FROM generate_series(200, 299) i});
 @lines = split /\n/, $stream->batches;
 cmp_ok(scalar(@lines), '>', 90, 'a long one is several');
 is(scalar(grep { length($_) > 2 * 200 && length($_) < 2 * 400 } @lines),
 	0, 'none longer than asked for, except for a single long record');
-like($stream->dump(join "\n", @lines),
+like(
+	$stream->dump(join "\n", @lines),
 	qr/\Abegin\nrelation .*\n(insert .*\n){100}commit rows 100\n\z/,
 	'and nothing is missing');
 

@@ -14,7 +14,8 @@ my $node = StreamTables::Cluster->new('old_rows')->boot(setup => 'none');
 
 # --- replica identities --------------------------------------------------------------------------------
 
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE d (id int PRIMARY KEY, code text NOT NULL, note text);
 	CREATE UNIQUE INDEX d_code ON d (code);
 	CREATE TABLE no_key (id int, note text);
@@ -23,7 +24,8 @@ my $stream = StreamTables::Stream->new($node);
 
 sub change_all
 {
-	$node->sql(q{
+	$node->sql(
+		q{
 		BEGIN;
 		INSERT INTO d VALUES (1, 'a', NULL), (2, 'b', 'x');
 		UPDATE d SET note = 'y' WHERE id = 1;
@@ -95,12 +97,14 @@ delete d old: id=2 code='c' note='x'
 commit rows 7
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	BEGIN; INSERT INTO no_key VALUES (1, 'x'); UPDATE no_key SET id = 2; DELETE FROM no_key; COMMIT;
 	BEGIN; INSERT INTO no_key VALUES (3, 'y');
 	ALTER TABLE no_key REPLICA IDENTITY FULL; UPDATE no_key SET id = 4; COMMIT;
 });
-$stream->says(<<'END', 'without a key DEFAULT is NOTHING; a change of identity counts from where it stands');
+$stream->says(
+	<<'END', 'without a key DEFAULT is NOTHING; a change of identity counts from where it stands');
 begin
 relation no_key public.no_key as no_key identity d: id@1:23 note@2:25
 insert no_key new: id=1 note='x'
@@ -117,14 +121,16 @@ END
 # --- TOAST -------------------------------------------------------------------------------------------
 
 # Values that stay out of line because they do not compress, and one that is compressed in line.
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE FUNCTION noise(bytes int) RETURNS text LANGUAGE sql AS
 		$$SELECT string_agg(md5(i::text), '') FROM generate_series(1, bytes / 32) i$$;
 	CREATE TABLE toasted (id int PRIMARY KEY, big text, packed text, n int);
 	INSERT INTO toasted VALUES (1, noise(9600), repeat('abc ', 2000), 0), (2, NULL, '', 0);
 });
 $stream->forget;
-$node->sql(q{
+$node->sql(
+	q{
 	BEGIN;
 	UPDATE toasted SET n = 1;
 	UPDATE toasted SET big = noise(6400) || 'end' WHERE id = 1;
@@ -141,7 +147,8 @@ update toasted new: id=1 big=NULL packed='abc abc abc abc abc abc abc abc abc ab
 commit rows 4
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	ALTER TABLE toasted REPLICA IDENTITY FULL;
 	UPDATE toasted SET big = noise(9600) WHERE id = 1;
 	UPDATE toasted SET n = 2 WHERE id = 1;
@@ -161,7 +168,8 @@ delete toasted old: id=1 big='c4ca4238a0b923820dcc509a6f75849bc81e728d9d4c2f636f
 commit rows 1
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE wide_key (id text PRIMARY KEY, n int);
 	ALTER TABLE wide_key ALTER id SET STORAGE EXTERNAL;
 	CREATE TABLE shapes (id int PRIMARY KEY, j jsonb, a text[], b bytea);
@@ -170,7 +178,8 @@ $node->sql(q{
 	INSERT INTO wide_key VALUES (noise(2400), 1);
 });
 $stream->forget;
-$node->sql(q{UPDATE wide_key SET n = 2; UPDATE shapes SET id = 2; UPDATE shapes SET j = j || '{"z": 1}'});
+$node->sql(
+	q{UPDATE wide_key SET n = 2; UPDATE shapes SET id = 2; UPDATE shapes SET j = j || '{"z": 1}'});
 $stream->says(<<'END', 'keys and other types can be out of line too');
 begin
 relation wide_key public.wide_key as wide_key identity d: id@1:25* n@2:23
@@ -188,7 +197,8 @@ END
 # --- too large --------------------------------------------------------------------------------------------
 
 $stream = StreamTables::Stream->new($node, options => { value_bytes_max => 100 });
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE sized (id int PRIMARY KEY, t text, j jsonb, u uuid);
 	ALTER TABLE sized REPLICA IDENTITY FULL;
 	INSERT INTO sized VALUES (1, repeat('x', 100), '{}', NULL), (2, repeat('x', 101), '{}', NULL),
@@ -197,7 +207,8 @@ $node->sql(q{
 	UPDATE sized SET t = '' WHERE id = 2;
 	UPDATE sized SET id = 6 WHERE id = 5;
 });
-is($stream->text =~ s/x{64}/xx/gr, <<'END', 'a value above the limit is flagged, by its length without compression');
+is($stream->text =~ s/x{64}/xx/gr,
+	<<'END', 'a value above the limit is flagged, by its length without compression');
 begin
 relation sized public.sized as sized identity f: id@1:23* t@2:25* j@3:3802* u@4:2950*
 insert sized new: id=1 t='xx'...(100 bytes) j=\x017b7d u=NULL
@@ -215,11 +226,15 @@ commit rows 1
 END
 
 # 100 MB in one value: sent when it may be, flagged when it may not.
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE huge (id int, v bytea);
 	ALTER TABLE huge ALTER v SET STORAGE EXTERNAL;
 });
-$stream = StreamTables::Stream->new($node, interest => ['huge'], options => { value_bytes_max => 10_000_000 });
+$stream = StreamTables::Stream->new(
+	$node,
+	interest => ['huge'],
+	options => { value_bytes_max => 10_000_000 });
 my $generous = StreamTables::Stream->new($node, interest => ['huge']);
 $node->sql(q{INSERT INTO huge SELECT 1, convert_to(repeat('0123456789abcdef', 6553600), 'UTF8')});
 $node->sql(q{INSERT INTO huge VALUES (2, 'small')});
@@ -232,7 +247,8 @@ begin
 insert huge new: id=2 v=\x736d616c6c
 commit rows 1
 END
-my $lengths = $node->sql($generous->statement =~ s/SELECT encode\(data, 'hex'\)/SELECT length(data)/r);
+my $lengths =
+  $node->sql($generous->statement =~ s/SELECT encode\(data, 'hex'\)/SELECT length(data)/r);
 like($lengths, qr/^1048576\d\d$/m, 'and are sent by default');
 
 done_testing();

@@ -13,7 +13,8 @@ use Test::More;
 my $node = StreamTables::Cluster->new('shapes')->boot(setup => 'none');
 my $stream = StreamTables::Stream->new($node);
 
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE t (a int, b text, c int);
 	ALTER TABLE t REPLICA IDENTITY FULL;
 	INSERT INTO t VALUES (1, 'x', 10);
@@ -27,7 +28,8 @@ $node->sql(q{
 	ALTER TABLE tt ALTER COLUMN cc TYPE bigint;
 	UPDATE tt SET cc = cc + 1;
 });
-$stream->says(<<'END', 'dropped columns vanish, numbers stay, a fast default has its value in old rows');
+$stream->says(
+	<<'END', 'dropped columns vanish, numbers stay, a fast default has its value in old rows');
 begin
 relation tt public.t as tt identity f: a@1:23* b@2:25* c@3:23*
 insert t new: a=1 b='x' c=10
@@ -50,7 +52,8 @@ update tt old: a=1 cc=10 d='fast' e=5 new: a=1 cc=11 d='fast' e=5
 commit rows 1
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	BEGIN;
 	CREATE TABLE n (id int PRIMARY KEY);
 	INSERT INTO n VALUES (1);
@@ -66,7 +69,8 @@ $node->sql(q{
 	DELETE FROM n WHERE id = 2;
 	COMMIT;
 });
-$stream->says(<<'END', 'also inside of a transaction, savepoints included; a rewrite brings no rows');
+$stream->says(
+	<<'END', 'also inside of a transaction, savepoints included; a rewrite brings no rows');
 begin
 relation n public.n as n identity d: id@1:23*
 insert n new: id=1
@@ -79,7 +83,8 @@ delete n old: id=2 v=NOT_LOGGED w=NOT_LOGGED !old_row_key_only
 commit rows 5
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE g (a int, twice int GENERATED ALWAYS AS (a * 2) STORED, id int GENERATED ALWAYS AS IDENTITY);
 	INSERT INTO g (a) VALUES (21);
 	CREATE TABLE empty ();
@@ -111,7 +116,8 @@ END
 SKIP:
 {
 	skip 'the server has no virtual generated columns', 1 if $node->pg_version < 18;
-	$node->sql(q{CREATE TABLE virtual (a int, v int GENERATED ALWAYS AS (a * 2) VIRTUAL, b int);
+	$node->sql(
+		q{CREATE TABLE virtual (a int, v int GENERATED ALWAYS AS (a * 2) VIRTUAL, b int);
 		INSERT INTO virtual VALUES (1, DEFAULT, 2)});
 	$stream->says(<<'END', 'virtual generated columns are not there');
 begin
@@ -123,7 +129,8 @@ END
 
 # --- invalidations -----------------------------------------------------------------------------------------
 
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE SCHEMA one;
 	CREATE TABLE one.s (id int);
 	INSERT INTO one.s VALUES (1);
@@ -147,7 +154,8 @@ insert s new: id=3
 commit rows 1
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	INSERT INTO s VALUES (4);
 	ANALYZE s;
 	CREATE INDEX s_id ON s (id);
@@ -173,7 +181,8 @@ commit rows 1
 END
 
 # A storm: tables come and go, and DDL runs in a transaction with many savepoints, while rows are written.
-$node->sql(q{
+$node->sql(
+	q{
 	DO $$
 	BEGIN
 		FOR i IN 1 .. 300 LOOP

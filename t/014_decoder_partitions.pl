@@ -11,7 +11,8 @@ use StreamTables::Stream;
 use Test::More;
 
 my $node = StreamTables::Cluster->new('partitions')->boot(setup => 'none');
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE root (id int, k int, v text) PARTITION BY RANGE (k);
 	CREATE TABLE low PARTITION OF root FOR VALUES FROM (0) TO (10);
 	CREATE TABLE middle (v text, gone int, k int, id int) PARTITION BY LIST (k);
@@ -27,8 +28,11 @@ my $stream = StreamTables::Stream->new($node, interest => ['root']);
 my $both = StreamTables::Stream->new($node, interest => [ 'root', 'leaf' ]);
 my $inner = StreamTables::Stream->new($node, interest => ['middle']);
 
-$node->sql(q{INSERT INTO root VALUES (1, 1, 'a'), (2, 10, 'b'); UPDATE root SET k = 11 WHERE k = 1; INSERT INTO leaf VALUES (10, 3, 'c')});
-$stream->says(<<'END', 'the root gets all rows, in the leaf\'s own columns; the others on the way are skipped');
+$node->sql(
+	q{INSERT INTO root VALUES (1, 1, 'a'), (2, 10, 'b'); UPDATE root SET k = 11 WHERE k = 1; INSERT INTO leaf VALUES (10, 3, 'c')}
+);
+$stream->says(
+	<<'END', 'the root gets all rows, in the leaf\'s own columns; the others on the way are skipped');
 begin
 skipped low
 relation low public.low as root identity f: id@1:23* k@2:23* v@3:25*
@@ -94,7 +98,8 @@ END
 
 # --- the tree changes --------------------------------------------------------------------------------------
 
-$node->sql(q{
+$node->sql(
+	q{
 	INSERT INTO leaf VALUES (10, 5, 'in');
 	ALTER TABLE root DETACH PARTITION middle;
 	INSERT INTO leaf VALUES (10, 6, 'out, by the middle');
@@ -140,14 +145,16 @@ skipped leaf
 commit rows 0
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE parent (id int, v text);
 	CREATE TABLE other (id int, w int);
 	CREATE TABLE child (x int) INHERITS (parent, other);
 	CREATE TABLE grandchild () INHERITS (child);
 });
 $stream = StreamTables::Stream->new($node, interest => [ 'parent', 'other' ]);
-$node->sql(q{
+$node->sql(
+	q{
 	INSERT INTO parent VALUES (1, 'p');
 	INSERT INTO child VALUES (2, 'c', 0, 0);
 	INSERT INTO grandchild VALUES (3, 'g', 0, 0);

@@ -12,7 +12,8 @@ use StreamTables::Stream;
 use Test::More;
 
 my $node = StreamTables::Cluster->new('interest')->boot(setup => 'none');
-$node->sql(q{
+$node->sql(
+	q{
 	CREATE TABLE wanted (id int);
 	CREATE TABLE other (id int);
 	CREATE TABLE third (id int);
@@ -24,7 +25,8 @@ $node->sql(q{
 });
 my $stream = StreamTables::Stream->new($node, interest => ['wanted']);
 
-$node->sql(q{
+$node->sql(
+	q{
 	INSERT INTO other SELECT generate_series(1, 5);
 	BEGIN;
 	INSERT INTO other VALUES (1);
@@ -59,7 +61,8 @@ skipped other
 commit rows 0
 END
 
-$node->sql(q{
+$node->sql(
+	q{
 	INSERT INTO pgtrickle.state VALUES (1);
 	INSERT INTO unlogged VALUES (1);
 	CREATE TEMP TABLE temporary (id int);
@@ -70,10 +73,15 @@ $node->sql(q{
 } =~ s/BEGIN; DELETE.*//r);
 $node->sql('REFRESH MATERIALIZED VIEW mv');
 $node->sql('REFRESH MATERIALIZED VIEW CONCURRENTLY mv');
-$node->sql(q{CREATE OR REPLACE VIEW v AS SELECT 1; ALTER TABLE other ADD COLUMN r float8 DEFAULT random(); VACUUM FULL other; VACUUM ANALYZE});
-$node->sql(q{CREATE TABLE information_schema.odd (id int); DROP TABLE information_schema.odd; SELECT lo_create(0); CREATE SEQUENCE s; SELECT nextval('s')});
+$node->sql(
+	q{CREATE OR REPLACE VIEW v AS SELECT 1; ALTER TABLE other ADD COLUMN r float8 DEFAULT random(); VACUUM FULL other; VACUUM ANALYZE}
+);
+$node->sql(
+	q{CREATE TABLE information_schema.odd (id int); DROP TABLE information_schema.odd; SELECT lo_create(0); CREATE SEQUENCE s; SELECT nextval('s')}
+);
 my $text = $stream->text =~ s/skipped \d+/skipped made/r;
-is($text, <<'END', 'catalogs, our own schema, temporary and unlogged tables, views and rewrites are no news');
+is($text,
+	<<'END', 'catalogs, our own schema, temporary and unlogged tables, views and rewrites are no news');
 begin
 skipped made
 commit rows 0
@@ -109,7 +117,8 @@ SKIP:
 	skip 'this server\'s test modules have no background session with query_safe', 1
 	  if !$open->can('query_safe');
 	my $relid = $node->sql(q{SELECT 'other'::regclass::oid});
-	$node->sql(qq{
+	$node->sql(
+		qq{
 		INSERT INTO other VALUES (11);
 		BEGIN;
 		SELECT pg_logical_emit_message(false, 'pgtrickle', 'interest ' || txid_current() || ' $relid,1');
@@ -145,8 +154,17 @@ END
 
 my $third = $node->sql(q{SELECT 'third'::regclass::oid});
 foreach my $payload (
-	"interest $third", 'interest', 'interest ', "interest 1 ", "interest 1 x", "interest 1 $third,",
-	"interest 1 ,$third", "interest 1 99999999999,$third", "interest 1 0", "interest 1 -1", "Interest 1 $third",
+	"interest $third",
+	'interest',
+	'interest ',
+	"interest 1 ",
+	"interest 1 x",
+	"interest 1 $third,",
+	"interest 1 ,$third",
+	"interest 1 99999999999,$third",
+	"interest 1 0",
+	"interest 1 -1",
+	"Interest 1 $third",
 	"interest  $third $third x")
 {
 	$node->sql("SELECT pg_logical_emit_message(false, 'pgtrickle', '$payload')");
@@ -156,9 +174,14 @@ $node->sql("SELECT pg_logical_emit_message(false, 'other', 'interest 1 $third')"
 $node->sql('INSERT INTO third VALUES (4)');
 like($stream->text, qr/skipped third\ncommit rows 0\n\z/, 'malformed messages change nothing');
 
-$node->sql(q{SELECT pg_logical_emit_message(false, 'pgtrickle', 'interest 1 '
-	|| string_agg((20000 + i)::text, ',') || ',' || 'third'::regclass::oid) FROM generate_series(1, 110000) i});
+$node->sql(
+	q{SELECT pg_logical_emit_message(false, 'pgtrickle', 'interest 1 '
+	|| string_agg((20000 + i)::text, ',') || ',' || 'third'::regclass::oid) FROM generate_series(1, 110000) i}
+);
 $node->sql('INSERT INTO third VALUES (5)');
-like($stream->text, qr/skipped third\ncommit rows 0\n\z/, 'the interest has a limit, beyond which rows are skipped');
+like(
+	$stream->text,
+	qr/skipped third\ncommit rows 0\n\z/,
+	'the interest has a limit, beyond which rows are skipped');
 
 done_testing();

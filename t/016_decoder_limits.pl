@@ -10,7 +10,8 @@ use StreamTables::Cluster qw(sql_literal);
 use StreamTables::Stream;
 use Test::More;
 
-my $node = StreamTables::Cluster->new('limits')->boot(setup => 'none', conf => 'logical_decoding_work_mem = 64kB');
+my $node = StreamTables::Cluster->new('limits')
+  ->boot(setup => 'none', conf => 'logical_decoding_work_mem = 64kB');
 $node->sql(q{CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL});
 my $stream = StreamTables::Stream->new($node);
 
@@ -21,7 +22,8 @@ sub option_error
 	my ($options) = @_;
 
 	return $node->psql_error('SELECT count(*) FROM pg_logical_slot_peek_binary_changes('
-		  . join(', ', "'" . $stream->slot . "'", 'NULL', 'NULL', map { sql_literal($_) } @$options) . ')');
+		  . join(', ', "'" . $stream->slot . "'", 'NULL', 'NULL', map { sql_literal($_) } @$options)
+		  . ')');
 }
 
 is(option_error([]), <<'END' =~ s/\n\z//r, 'the version must be given');
@@ -33,29 +35,39 @@ is(option_error([ proto_version => 2 ]), <<'END' =~ s/\n\z//r, 'and be one we sp
 DETAIL:  This pgtrickle_decoder speaks version 1.
 HINT:  Install the same release of pgtrickle on the source server and where the applier runs.
 END
-is(option_error([ proto_version => 1, colour => 'red' ]), <<'END' =~ s/\n\z//r, 'unknown options are refused');
+is( option_error([ proto_version => 1, colour => 'red' ]),
+	<<'END' =~ s/\n\z//r, 'unknown options are refused');
 42704: unrecognized output plugin option "colour"
 HINT:  Valid options are "proto_version", "interest", "batch_bytes" and "value_bytes_max".
 END
-is(option_error([ proto_version => 1, batch_bytes => 1, batch_bytes => 2 ]),
-	'42601: output plugin option "batch_bytes" is given twice', 'so are options given twice');
+is( option_error([ proto_version => 1, batch_bytes => 1, batch_bytes => 2 ]),
+	'42601: output plugin option "batch_bytes" is given twice',
+	'so are options given twice');
 foreach my $value ('', '0', '-1', 'x', '64kB', '16777217', '99999999999999999999', ' 5', '5 ')
 {
-	is(option_error([ proto_version => 1, batch_bytes => $value ]), <<"END" =~ s/\n\z//r, "batch_bytes \"$value\" is refused");
+	is( option_error([ proto_version => 1, batch_bytes => $value ]),
+		<<"END" =~ s/\n\z//r, "batch_bytes \"$value\" is refused");
 22023: invalid value for output plugin option "batch_bytes": "$value"
 HINT:  Give a number of bytes between 1 and 16777216.
 END
 }
 foreach my $value ('x', '1,', ',1', '1,,2', '0', '1 2', '4294967296', '**', '1;2')
 {
-	is(option_error([ proto_version => 1, interest => $value ]), <<"END" =~ s/\n\z//r, "interest \"$value\" is refused");
+	is( option_error([ proto_version => 1, interest => $value ]),
+		<<"END" =~ s/\n\z//r, "interest \"$value\" is refused");
 22023: invalid value for output plugin option "interest": "$value"
 HINT:  Give relation OIDs separated by commas, or * for all relations.
 END
 }
-is(option_error([ proto_version => 1, interest => '1,4294967295', batch_bytes => 1, value_bytes_max => 1 ]),
-	'', 'the smallest and largest values are accepted');
-like($node->psql_error("SELECT pg_logical_slot_peek_changes('" . $stream->slot . "', NULL, NULL, 'proto_version', '1')"),
+is( option_error(
+		[ proto_version => 1, interest => '1,4294967295', batch_bytes => 1, value_bytes_max => 1 ]),
+	'',
+	'the smallest and largest values are accepted');
+like(
+	$node->psql_error(
+			"SELECT pg_logical_slot_peek_changes('"
+		  . $stream->slot
+		  . "', NULL, NULL, 'proto_version', '1')"),
 	qr/^0A000: logical decoding output plugin "pgtrickle_decoder" produces binary output/,
 	'there is no text form');
 
@@ -64,14 +76,16 @@ like($node->psql_error("SELECT pg_logical_slot_peek_changes('" . $stream->slot .
 $node->sql(q{INSERT INTO t VALUES (1, E'\u4e2d')});
 $node->sql(q{CREATE TABLE mark (x xml, j jsonb)});
 $node->sql(q{INSERT INTO mark VALUES (E'<a>\u4e2d</a>', E'"\u4e2d"')});
-my $hex = $node->sql("SET client_encoding = LATIN1; " . $stream->statement . "; SHOW client_encoding");
+my $hex =
+  $node->sql("SET client_encoding = LATIN1; " . $stream->statement . "; SHOW client_encoding");
 like($hex, qr/\nLATIN1\z/, 'the client\'s encoding is put back');
 $hex =~ s/\nLATIN1\z//;
 is(() = $hex =~ /e4b8ad/g, 3, 'and does not matter to the stream');
 
 # --- large and long ------------------------------------------------------------------------------------------
 
-$node->sql(q{
+$node->sql(
+	q{
 	BEGIN;
 	DO $$
 	BEGIN
@@ -93,17 +107,25 @@ $node->sql(q{
 	COMMIT;
 });
 my $text = $stream->text;
-is(() = $text =~ /^insert t new: id=[12]\d{3} v='sub'$/mg, 1500, 'all subtransactions that were kept');
-is(() = $text =~ /^insert t new: id=\d{5} v='x/mg, 20000, 'all rows of a transaction that was spilled');
-is(() = $text =~ /^update t old: id=(\d+) v='x+'\.{3}\(100 bytes\) new: id=\g1 v='y'$/mg, 1000, 'its updates');
+is(() = $text =~ /^insert t new: id=[12]\d{3} v='sub'$/mg,
+	1500, 'all subtransactions that were kept');
+is(() = $text =~ /^insert t new: id=\d{5} v='x/mg,
+	20000, 'all rows of a transaction that was spilled');
+is(() = $text =~ /^update t old: id=(\d+) v='x+'\.{3}\(100 bytes\) new: id=\g1 v='y'$/mg,
+	1000, 'its updates');
 like($text, qr/\Abegin\nrelation .*\n(?s:.*)commit rows 23000\n\z/, 'and the count at the end');
-cmp_ok($node->sql("SELECT spill_count FROM pg_stat_replication_slots WHERE slot_name = '" . $stream->slot . "'"),
-	'>', 0, 'it was spilled indeed');
+cmp_ok(
+	$node->sql(
+		"SELECT spill_count FROM pg_stat_replication_slots WHERE slot_name = '"
+		  . $stream->slot . "'"),
+	'>', 0,
+	'it was spilled indeed');
 
 # --- our own writes ---------------------------------------------------------------------------------------------
 
 $node->sql(q{SELECT pg_replication_origin_create('neighbour')});
-$node->sql(q{
+$node->sql(
+	q{
 	SELECT pg_replication_origin_session_setup('neighbour');
 	INSERT INTO t VALUES (100, 'replicated');
 	SELECT pg_replication_origin_session_reset();
@@ -116,11 +138,13 @@ commit rows 1
 END
 
 # The origin that our own refreshes use, which no function hands out: 65535.
-$node->sql(q{
+$node->sql(
+	q{
 	SET allow_system_table_mods = on;
 	INSERT INTO pg_replication_origin VALUES (65535, 'hidden');
 });
-$node->sql(q{
+$node->sql(
+	q{
 	SELECT pg_replication_origin_session_setup('hidden');
 	INSERT INTO t VALUES (101, 'hidden, all of it');
 	BEGIN;
@@ -150,7 +174,8 @@ sub walsender_bytes
 
 	$node->sql("SELECT pg_log_backend_memory_contexts($walsender)");
 	$node->wait_for_log(qr/Grand total: \d+ bytes/, $start);
-	my ($bytes) = slurp_file($node->logfile, $start) =~ /Grand total: \d+ bytes in \d+ blocks; \d+ free \(\d+ chunks\); (\d+) used/;
+	my ($bytes) = slurp_file($node->logfile, $start) =~
+	  /Grand total: \d+ bytes in \d+ blocks; \d+ free \(\d+ chunks\); (\d+) used/;
 	return $bytes;
 }
 
@@ -159,7 +184,8 @@ sub churn
 {
 	my ($rounds) = @_;
 
-	$node->sql(qq{
+	$node->sql(
+		qq{
 		DO \$\$
 		BEGIN
 			FOR i IN 1 .. $rounds LOOP
@@ -186,13 +212,19 @@ sub churn
 	return;
 }
 
-$node->sql(q{CREATE TABLE many (id int, v text, n numeric, a int[]); CREATE TABLE unwanted (id int)});
+$node->sql(
+	q{CREATE TABLE many (id int, v text, n numeric, a int[]); CREATE TABLE unwanted (id int)});
 my $many = $node->sql(q{SELECT 'many'::regclass::oid});
 $node->append_conf('postgresql.conf', 'checkpoint_timeout = 1h');
 my $consumer = IPC::Run::start(
-	[ 'pg_recvlogical', '--dbname', $node->connstr('postgres'), '--slot', $stream->slot, '--start', '--no-loop',
-		'--file', '/dev/null', '--option', 'proto_version=1', '--option', "interest=$many" ]);
-$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_replication') or die 'nothing streams';
+	[
+		'pg_recvlogical', '--dbname', $node->connstr('postgres'), '--slot',
+		$stream->slot, '--start', '--no-loop', '--file',
+		'/dev/null', '--option', 'proto_version=1', '--option',
+		"interest=$many"
+	]);
+$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_replication')
+  or die 'nothing streams';
 $walsender = $node->sql('SELECT pid FROM pg_stat_replication');
 churn(1000);
 my $before = walsender_bytes();
@@ -210,7 +242,8 @@ command_ok([ 'pg_resetwal', '--epoch', '3', '--pgdata', $data ], 'the epoch is m
 $node->start;
 $stream->{node}->sql(q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots});
 $stream = StreamTables::Stream->new($node);
-$node->sql(q{BEGIN; SELECT pg_current_xact_id(); INSERT INTO t VALUES (200, 'third epoch'); COMMIT});
+$node->sql(
+	q{BEGIN; SELECT pg_current_xact_id(); INSERT INTO t VALUES (200, 'third epoch'); COMMIT});
 my $xid = $node->sql('SELECT xmin::text::bigint + (3::bigint << 32) FROM t WHERE id = 200');
 like($stream->text(arguments => []), qr/^begin xid $xid commit_lsn/, 'xids carry their epoch');
 

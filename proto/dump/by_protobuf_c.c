@@ -2,8 +2,8 @@
  * proto/dump/by_protobuf_c.c
  *     Reads batches with protobuf-c and the code that protoc-c generates from pgtrickle.proto.
  *
- * The independent witness: nothing here may use wire.c or records.c (their structs are only the form in
- * which print.c wants to be told).
+ * The independent witness: nothing here may use wire.c or records.c (their structs are only the
+ * form in which print.c wants to be told).
  */
 #include <stdlib.h>
 

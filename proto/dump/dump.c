@@ -5,9 +5,10 @@
  *     psql -AtXc "SELECT data FROM pg_logical_slot_peek_binary_changes('slot', NULL, NULL,
  *                 'proto_version', '1', 'interest', '*')" | pgtrickle-dump
  *
- * Reads one batch a line, as the server prints bytea (\x0a10...), and prints one line a record.  By default it reads
- * with protobuf-c and code that protoc-c made from pgtrickle.proto; with --ours by records.c.  The two know nothing of each
- * other, so equal text shows that our hand-written reader and writer speak protobuf.
+ * Reads one batch a line, as the server prints bytea (\x0a10...), and prints one line a record.  By
+ * default it reads with protobuf-c and code that protoc-c made from pgtrickle.proto; with --ours by
+ * records.c.  The two know nothing of each other, so equal text shows that our hand-written reader
+ * and writer speak protobuf.
  */
 #include <inttypes.h>
 #include <stdio.h>

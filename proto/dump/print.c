@@ -2,8 +2,8 @@
  * proto/dump/print.c
  *     The text of pgtrickle-dump: one line per record, whoever read it.
  *
- * Values of the commonest types are printed as people write them, all others as bytes in hex.  A tool:
- * it allocates without looking back and ends with the program.
+ * Values of the commonest types are printed as people write them, all others as bytes in hex.  A
+ * tool: it allocates without looking back and ends with the program.
  */
 #include "print.h"
 

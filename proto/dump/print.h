@@ -2,7 +2,8 @@
  * proto/dump/print.h
  *     The text of pgtrickle-dump: one line per record, whoever read it.
  *
- * Two readers use it, ours and protobuf-c's, so that equal text means that both saw the same records.
+ * Two readers use it, ours and protobuf-c's, so that equal text means that both saw the same
+ * records.
  */
 #ifndef PGTRICKLE_DUMP_PRINT_H
 #define PGTRICKLE_DUMP_PRINT_H

@@ -37,20 +37,20 @@ static void
 write_sample_relation(WireBuffer *buffer)
 {
 	static const uint32_t publish_as[] = {16385, 16390, 4294967295u};
-	ColumnView columns[SAMPLE_COLUMNS] = {
-		{text("id"), 1, 20, -1, ENCODING_BINARY, true},
-		{text("name"), 2, 25, -1, ENCODING_BINARY, true},
-		{text("amount"), 4, 1700, 655366, ENCODING_BINARY, true},
-		{text("acl"), 5, 1033, -1, ENCODING_TEXT, true},
-		{text("long column name with blanks"), 1600, 17, -1, ENCODING_BINARY, true},
-	};
+	ColumnView			  columns[SAMPLE_COLUMNS] = {
+				   {text("id"), 1, 20, -1, ENCODING_BINARY, true},
+				   {text("name"), 2, 25, -1, ENCODING_BINARY, true},
+				   {text("amount"), 4, 1700, 655366, ENCODING_BINARY, true},
+				   {text("acl"), 5, 1033, -1, ENCODING_TEXT, true},
+				   {text("long column name with blanks"), 1600, 17, -1, ENCODING_BINARY, true},
+	   };
 	RelationView relation = {.relid = 16385,
 							 .schema_name = text("public"),
 							 .relation_name = text("orders"),
 							 .replica_identity = 'f',
 							 .publish_as_count = 3,
 							 .column_count = SAMPLE_COLUMNS};
-	WireBuffer contents = sample_buffer();
+	WireBuffer	 contents = sample_buffer();
 
 	write_relation_contents(&contents, &relation, publish_as, columns);
 	write_relation(buffer, 1, byte_range(contents.data, contents.length));
@@ -87,11 +87,11 @@ static void
 write_sample_rows(WireBuffer *buffer)
 {
 	static const uint8_t long_bytes[300] = {0xde, 0xad, 0xbe, 0xef};
-	static const char id[] = {0, 0, 0, 0, 0, 0, 1, 0};
-	ByteRange full[SAMPLE_COLUMNS] = {byte_range(id, 8), text("it's"), text("\1\2\3"),
-									  text("{postgres=r}"), byte_range(long_bytes, 300)};
-	ByteRange sparse[SAMPLE_COLUMNS] = {byte_range(id, 8), text("")};
-	WireMessage record;
+	static const char	 id[] = {0, 0, 0, 0, 0, 0, 1, 0};
+	ByteRange			 full[SAMPLE_COLUMNS] = {byte_range(id, 8), text("it's"), text("\1\2\3"),
+												 text("{postgres=r}"), byte_range(long_bytes, 300)};
+	ByteRange			 sparse[SAMPLE_COLUMNS] = {byte_range(id, 8), text("")};
+	WireMessage			 record;
 
 	record = begin_row_record(buffer, KIND_INSERT);
 	put_row(buffer, RECORD_NEW_ROW, NULL, full);
@@ -113,10 +113,10 @@ void
 sample_write(WireBuffer *buffer)
 {
 	static const uint32_t truncated[] = {16385, 300};
-	BeginView begin = {UINT64_C(0x100000005), UINT64_C(0x1500000028), -1};
-	CommitView commit = {UINT64_C(0x1500000028), UINT64_C(0x1500000060), 3};
-	MessageView transactional = {true, 7, text("catalog")};
-	MessageView fence = {false, UINT64_C(0x1500000090), text("fence a1")};
+	BeginView			  begin = {UINT64_C(0x100000005), UINT64_C(0x1500000028), -1};
+	CommitView			  commit = {UINT64_C(0x1500000028), UINT64_C(0x1500000060), 3};
+	MessageView			  transactional = {true, 7, text("catalog")};
+	MessageView			  fence = {false, UINT64_C(0x1500000090), text("fence a1")};
 
 	write_begin(buffer, &begin);
 	write_sample_relation(buffer);

@@ -2,8 +2,9 @@
  * proto/test/test_mutations.c
  *     Damages the sample batch in many ways, always the same ones, and reads what is left.
  *
- * What a fuzzer does, without needing one: it runs with every `make check`.  Each damaged batch lies in
- * memory of exactly its size, so that the address sanitizer sees a single byte read too many.
+ * What a fuzzer does, without needing one: it runs with every `make check`.  Each damaged batch
+ * lies in memory of exactly its size, so that the address sanitizer sees a single byte read too
+ * many.
  */
 #include "sample.h"
 #include "walk.h"
@@ -36,8 +37,8 @@ static size_t
 damage(uint8_t *data, size_t length, size_t capacity)
 {
 	static const uint8_t nasty[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0x0a, 0x12, 0x3a};
-	size_t at = random_below(length);
-	size_t count = random_below(length - at);
+	size_t				 at = random_below(length);
+	size_t				 count = random_below(length - at);
 
 	switch (next_random() % 6)
 	{
@@ -68,16 +69,16 @@ int
 main(void)
 {
 	WireBuffer sample = sample_buffer();
-	size_t readable = 0;
-	size_t capacity;
-	uint8_t *scratch;
+	size_t	   readable = 0;
+	size_t	   capacity;
+	uint8_t	  *scratch;
 
 	sample_write(&sample);
 	capacity = 2 * sample.length;
 	scratch = malloc(capacity);
 	for (int round = 0; round < ROUNDS; round++)
 	{
-		size_t length = sample.length;
+		size_t	 length = sample.length;
 		uint8_t *exact;
 
 		memcpy(scratch, sample.data, sample.length);

@@ -22,18 +22,18 @@ check(bool is_true, const char *statement)
 	failures++;
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void
 test_numbers(void)
 {
 	static const uint64_t numbers[] = {0,	  1,		  127,		  128,		 16383,
 									   16384, UINT32_MAX, UINT64_MAX, INT64_MAX, 300};
-	WireBuffer buffer = sample_buffer();
+	WireBuffer			  buffer = sample_buffer();
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 	{
-		uint64_t read = 99;
+		uint64_t   read = 99;
 		WireReader reader;
 
 		buffer.length = 0;
@@ -51,14 +51,14 @@ test_numbers(void)
 static void
 test_round_trip(void)
 {
-	WireBuffer sample = sample_buffer();
+	WireBuffer				sample = sample_buffer();
 	static const RecordKind kinds[] = {KIND_BEGIN,	KIND_RELATION, KIND_INSERT,	 KIND_UPDATE,
 									   KIND_DELETE, KIND_TRUNCATE, KIND_MESSAGE, KIND_SKIPPED,
 									   KIND_COMMIT, KIND_MESSAGE};
-	BatchReader batch;
-	RecordView record;
-	size_t count = 0;
-	const uint8_t *expected_start;
+	BatchReader				batch;
+	RecordView				record;
+	size_t					count = 0;
+	const uint8_t		   *expected_start;
 
 	sample_write(&sample);
 	batch = batch_reader(sample.data, sample.length);
@@ -78,9 +78,9 @@ test_round_trip(void)
 static void
 test_records_stand_alone(void)
 {
-	WireBuffer sample = sample_buffer();
+	WireBuffer	sample = sample_buffer();
 	BatchReader batch;
-	RecordView record;
+	RecordView	record;
 
 	sample_write(&sample);
 	batch = batch_reader(sample.data, sample.length);
@@ -98,7 +98,7 @@ static void
 test_prefixes(void)
 {
 	WireBuffer sample = sample_buffer();
-	size_t clean_ends = 0;
+	size_t	   clean_ends = 0;
 
 	sample_write(&sample);
 	for (size_t length = 0; length < sample.length; length++)
@@ -118,7 +118,7 @@ typedef struct Malformed
 {
 	const char *what;
 	const char *bytes;
-	size_t length;
+	size_t		length;
 	const char *error;
 } Malformed;
 
@@ -197,7 +197,7 @@ static const char *
 row_error(const char *row, size_t length, uint32_t column_count)
 {
 	TupleReader reader = tuple_reader(byte_range(row, length), column_count);
-	TupleValue value;
+	TupleValue	value;
 
 	while (tuple_next_value(&reader, &value))
 		;
@@ -223,7 +223,7 @@ test_rows(void)
 		  "kinds stand first");
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 
 static int
 print_sample(void)
@@ -241,15 +241,15 @@ print_sample(void)
 static int
 write_corpus(const char *folder)
 {
-	WireBuffer sample = sample_buffer();
+	WireBuffer	sample = sample_buffer();
 	BatchReader batch;
-	RecordView record;
+	RecordView	record;
 
 	sample_write(&sample);
 	batch = batch_reader(sample.data, sample.length);
 	for (int i = 0; batch_next_record(&batch, &record); i++)
 	{
-		char path[1024];
+		char  path[1024];
 		FILE *file;
 
 		snprintf(path, sizeof(path), "%s/record_%d", folder, i);

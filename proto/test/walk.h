@@ -14,9 +14,9 @@
 /* What the walk came across, so that no read is optimized away. */
 typedef struct Walk
 {
-	size_t records;
-	size_t values;
-	uint64_t checksum;
+	size_t		records;
+	size_t		values;
+	uint64_t	checksum;
 	const char *error;
 } Walk;
 
@@ -42,8 +42,8 @@ static void
 walk_relation(Walk *walk, const RelationView *relation)
 {
 	ColumnReader reader = column_reader(relation);
-	ColumnView column;
-	uint32_t count = 0;
+	ColumnView	 column;
+	uint32_t	 count = 0;
 
 	walk_bytes(walk, relation->schema_name);
 	walk_bytes(walk, relation->relation_name);
@@ -58,7 +58,7 @@ static void
 walk_row(Walk *walk, ByteRange row, uint32_t column_count)
 {
 	TupleReader reader = tuple_reader(row, column_count);
-	TupleValue value;
+	TupleValue	value;
 
 	while (tuple_next_value(&reader, &value))
 	{
@@ -70,9 +70,9 @@ walk_row(Walk *walk, ByteRange row, uint32_t column_count)
 static Walk
 walk_batch(const void *data, size_t length, uint32_t column_count)
 {
-	Walk walk = {0, 0, 0, NULL};
+	Walk		walk = {0, 0, 0, NULL};
 	BatchReader batch = batch_reader(data, length);
-	RecordView record;
+	RecordView	record;
 
 	while (batch_next_record(&batch, &record))
 	{

@@ -20,9 +20,9 @@ use strict;
 use warnings FATAL => 'all';
 
 use Carp;
-use File::Basename qw(dirname);
+use File::Basename          qw(dirname);
 use PostgreSQL::Test::Utils ();
-use StreamTables::Cluster qw(sql_literal);
+use StreamTables::Cluster   qw(sql_literal);
 use Test::More;
 
 my $DUMP = dirname(__FILE__) . '/../../../proto/build/pgtrickle-dump';
@@ -38,11 +38,11 @@ sub new
 
 	croak "$DUMP has not been built" if !-x $DUMP;
 	my $self = bless {
-		node     => $node,
-		slot     => 'stream_' . ++$slots,
+		node => $node,
+		slot => 'stream_' . ++$slots,
 		interest => $opt{interest} // '*',
-		options  => $opt{options} // {},
-		names    => {},
+		options => $opt{options} // {},
+		names => {},
 	}, $class;
 	$node->sql("SELECT pg_create_logical_replication_slot('$self->{slot}', 'pgtrickle_decoder')");
 	return $self;
@@ -70,12 +70,14 @@ sub statement
 	my ($self) = @_;
 
 	my $interest = $self->{interest};
-	$interest = $self->{node}->sql(
-		'SELECT string_agg(r::regclass::oid::text, \',\') FROM unnest(ARRAY['
-		  . join(', ', map { sql_literal($_) } @$interest) . ']::text[]) r')
+	$interest =
+	  $self->{node}->sql('SELECT string_agg(r::regclass::oid::text, \',\') FROM unnest(ARRAY['
+		  . join(', ', map { sql_literal($_) } @$interest)
+		  . ']::text[]) r')
 	  if ref $interest;
 	my %options = (proto_version => 1, interest => $interest, %{ $self->{options} });
-	my $list = join ', ', map { sql_literal($_) . ', ' . sql_literal($options{$_}) } sort keys %options;
+	my $list = join ', ',
+	  map { sql_literal($_) . ', ' . sql_literal($options{$_}) } sort keys %options;
 	return "SELECT encode(data, 'hex') FROM pg_logical_slot_get_binary_changes("
 	  . "'$self->{slot}', NULL, NULL, $list)";
 }
@@ -121,7 +123,8 @@ sub _name_arguments
 {
 	my ($self) = @_;
 
-	my $rows = $self->{node}->sql(q{SELECT oid || '=' || relname FROM pg_class
+	my $rows = $self->{node}->sql(
+		q{SELECT oid || '=' || relname FROM pg_class
 		WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm')});
 	foreach my $row (split /\n/, $rows)
 	{
