@@ -33,6 +33,10 @@ struct RowWriter
 	Size		  record_bytes_max;
 	RowImage	  old_row;
 	RowImage	  new_row;
+
+	/* Of the record being written. */
+	Size   bytes_left; /* for values */
+	uint32 flaws; /* bits of enum Flaw */
 };
 
 RowWriter *
@@ -82,12 +86,12 @@ absent_kind(const ColumnEncoder *column, bool is_key_only)
 }
 
 /*
- * Fills the cells of a row and adds up its size.  `budget` is what is left for the record's values;
- * those that do not fit are flagged and left out.
+ * Fills the cells of a row and adds up its size.  Values that do not fit any more into what may be
+ * sent as one record are flagged and left out.
  */
 static void
 prepare_row(RowWriter *writer, RowImage *image, const RowChange *change, HeapTuple tuple,
-			bool is_key_only, Size *budget, uint32 *flaws)
+			bool is_key_only)
 {
 	TupleDesc	   tupdesc = RelationGetDescr(change->relation);
 	RelationEntry *entry = change->entry;
@@ -107,13 +111,13 @@ prepare_row(RowWriter *writer, RowImage *image, const RowChange *change, HeapTup
 		if (image->nulls[attribute])
 			cell->kind = absent_kind(column, is_key_only);
 		else
-			encoder_prepare(column, image->values[attribute], Min(writer->value_bytes_max, *budget),
-							cell, flaws);
+			encoder_prepare(column, image->values[attribute],
+							Min(writer->value_bytes_max, writer->bytes_left), cell, &writer->flaws);
 
 		if (cell->kind == VALUE_PRESENT)
 		{
 			size += 1 + wire_varint_size(cell->length) + cell->length;
-			*budget -= cell->length;
+			writer->bytes_left -= Min(cell->length, writer->bytes_left);
 		}
 		else
 			image->is_all_there = false;
@@ -129,7 +133,7 @@ prepare_row(RowWriter *writer, RowImage *image, const RowChange *change, HeapTup
  * of users; should it, the reader learns that something is missing.
  */
 static void
-prepare_lost_row(RowWriter *writer, RowImage *image, const RowChange *change, uint32 *flaws)
+prepare_lost_row(RowWriter *writer, RowImage *image, const RowChange *change)
 {
 	int column_count = change->entry->column_count;
 
@@ -139,7 +143,7 @@ prepare_lost_row(RowWriter *writer, RowImage *image, const RowChange *change, ui
 		image->cells[i].kind = VALUE_NOT_LOGGED;
 	image->is_all_there = false;
 	image->size = 1 + wire_varint_size(kinds_size(column_count)) + kinds_size(column_count);
-	*flaws |= FLAW_VALUE_UNSENDABLE;
+	writer->flaws |= FLAW_VALUE_UNSENDABLE;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -194,34 +198,44 @@ row_field_size(const RowImage *image)
 	return 1 + wire_varint_size(image->size) + image->size;
 }
 
+/* Prepares both rows of a change; sets which there are. */
+static void
+prepare_rows(RowWriter *writer, const RowChange *change, bool *has_old, bool *has_new)
+{
+	bool is_key_only = change->entry->replica_identity != REPLICA_IDENTITY_FULL;
+
+	*has_old = change->old_tuple != NULL;
+	*has_new = change->kind != KIND_DELETE;
+	writer->bytes_left = writer->record_bytes_max;
+	writer->flaws = 0;
+
+	if (*has_old)
+	{
+		writer->flaws |= is_key_only ? FLAW_OLD_ROW_KEY_ONLY : 0;
+		prepare_row(writer, &writer->old_row, change, change->old_tuple, is_key_only);
+	}
+	else if (change->kind != KIND_INSERT)
+		writer->flaws |= FLAW_OLD_ROW_MISSING;
+
+	if (*has_new && change->new_tuple != NULL)
+		prepare_row(writer, &writer->new_row, change, change->new_tuple, false);
+	else if (*has_new)
+		prepare_lost_row(writer, &writer->new_row, change);
+}
+
 void
 row_write(RowWriter *writer, const RowChange *change, Batch *batch, LogicalDecodingContext *ctx)
 {
 	const RelationEntry *entry = change->entry;
-	Size				 budget = writer->record_bytes_max;
-	uint32				 flaws = 0;
-	bool				 has_old = change->old_tuple != NULL;
-	bool				 has_new = change->kind != KIND_DELETE;
+	WireBuffer			*buffer = &batch->buffer;
+	bool				 has_old;
+	bool				 has_new;
 
-	if (has_old)
-	{
-		bool is_key_only = entry->replica_identity != REPLICA_IDENTITY_FULL;
-
-		flaws |= is_key_only ? FLAW_OLD_ROW_KEY_ONLY : 0;
-		prepare_row(writer, &writer->old_row, change, change->old_tuple, is_key_only, &budget,
-					&flaws);
-	}
-	else if (change->kind != KIND_INSERT)
-		flaws |= FLAW_OLD_ROW_MISSING;
-	if (has_new && change->new_tuple != NULL)
-		prepare_row(writer, &writer->new_row, change, change->new_tuple, false, &budget, &flaws);
-	else if (has_new)
-		prepare_lost_row(writer, &writer->new_row, change, &flaws);
+	prepare_rows(writer, change, &has_old, &has_new);
 
 	Size size = 2 + 1 + wire_varint_size(entry->number) +
 				(has_old ? row_field_size(&writer->old_row) : 0) +
-				(has_new ? row_field_size(&writer->new_row) : 0) + (flaws != 0 ? 2 : 0);
-	WireBuffer *buffer = &batch->buffer;
+				(has_new ? row_field_size(&writer->new_row) : 0) + (writer->flaws != 0 ? 2 : 0);
 
 	batch_make_room(batch, ctx, size);
 	wire_put_bytes_header(buffer, BATCH_RECORDS, size); /* reserves the contents too */
@@ -236,10 +250,10 @@ row_write(RowWriter *writer, const RowChange *change, Batch *batch, LogicalDecod
 		at = store_row(entry, &writer->old_row, RECORD_OLD_ROW, at);
 	if (has_new)
 		at = store_row(entry, &writer->new_row, RECORD_NEW_ROW, at);
-	if (flaws != 0)
+	if (writer->flaws != 0)
 	{
 		at = store_key(at, RECORD_FLAWS, WIRE_VARINT);
-		*at++ = (uint8) flaws;
+		*at++ = (uint8) writer->flaws;
 	}
 	Assert((Size) (at - buffer->data) == buffer->length + size);
 	buffer->length = (size_t) (at - buffer->data);

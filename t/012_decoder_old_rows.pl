@@ -251,4 +251,26 @@ my $lengths =
   $node->sql($generous->statement =~ s/SELECT encode\(data, 'hex'\)/SELECT length(data)/r);
 like($lengths, qr/^1048576\d\d$/m, 'and are sent by default');
 
+# Many values that are each small enough do not add up to more than twice the limit (or 64 MB).
+$node->sql(
+	q{
+	CREATE TABLE several (id int, a bytea, b bytea, c bytea, d int);
+	ALTER TABLE several ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL,
+		ALTER c SET STORAGE EXTERNAL;
+});
+$stream = StreamTables::Stream->new(
+	$node,
+	interest => ['several'],
+	options  => { value_bytes_max => 30_000_000 });
+$node->sql(
+	q{INSERT INTO several SELECT 1, v, v, v, 2 FROM convert_to(repeat('0123456789abcdef', 1562500), 'UTF8') AS v}
+);
+my $start = '\\x' . '30313233343536373839616263646566' x 4 . '...(25000000 bytes)';
+$stream->says(<<"END", 'a record has a limit, too');
+begin
+relation several public.several as several identity d: id\@1:23 a\@2:17 b\@3:17 c\@4:17 d\@5:23
+insert several new: id=1 a=$start b=$start c=NOT_LOGGED d=2 !value_too_large
+commit rows 1
+END
+
 done_testing();
