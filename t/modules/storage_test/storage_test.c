@@ -194,6 +194,7 @@ storage_test_apply(PG_FUNCTION_ARGS)
 		rowset_unregister(net);
 		rowset_free(net);
 	}
+	rowset_free(delta);
 	table_close(relation, NoLock);
 	SPI_finish(); /* the result must not be made in its memory */
 	return counts_result(milliseconds, counts);
@@ -282,6 +283,9 @@ storage_test_merge(PG_FUNCTION_ARGS)
 	run_command(command);
 	rowset_unregister(out);
 	rowset_unregister(recompute);
+	rowset_free(out);
+	rowset_free(recompute);
+	rowset_free(delta);
 	table_close(target.relation, NoLock);
 	SPI_finish(); /* the result must not be made in its memory */
 	return counts_result(milliseconds, counts);
@@ -314,6 +318,9 @@ storage_test_replace(PG_FUNCTION_ARGS)
 	rowset_register(out);
 	run_command(command);
 	rowset_unregister(out);
+	rowset_free(out);
+	rowset_free(keys);
+	rowset_free(rows);
 	table_close(relation, NoLock);
 	SPI_finish(); /* the result must not be made in its memory */
 	return counts_result(milliseconds, counts);
