@@ -51,6 +51,7 @@ typedef struct Tick
 	MemoryContext context;
 	List	   *entries;		/* of TickEntry, in topological order */
 	Stage	   *stage;
+	List	   *made_rowsets;	/* of Rowset: to be freed at the end, which closes their files */
 	TimestampTz started_at;
 } Tick;
 
@@ -268,6 +269,7 @@ both_rowsets(Rowset *staged, Rowset *net)
 	if (net == NULL || net->row_count == 0)
 		return staged;
 	both = rowset_create(staged->name, staged->tupdesc);
+	tick->made_rowsets = lappend(tick->made_rowsets, both);
 	for (int i = 0; i < 2; i++)
 	{
 		TupleTableSlot *slot = rowset_make_slot(parts[i]);
@@ -344,6 +346,8 @@ execute_entry(TickEntry *entry)
 	else
 		entry->outcome = table_refresh_full(entry->table, hidden);
 	entry->table->is_populated = true;
+	if (entry->outcome.net != NULL)
+		tick->made_rowsets = lappend(tick->made_rowsets, entry->outcome.net);
 
 	if (pgtrickle_paranoid_verify)
 		check_paranoid(entry);
@@ -423,7 +427,10 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	MemoryContextSwitchTo(oldcontext);
 	SPI_finish();
-	stage_free(tick->stage);	/* its files must be closed before the transaction ends */
+	/* Files that are still open when the transaction ends are complained about. */
+	foreach(lc, tick->made_rowsets)
+		rowset_free(lfirst(lc));
+	stage_free(tick->stage);
 	tick = NULL;
 	return (Datum) 0;
 }
