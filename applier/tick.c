@@ -275,6 +275,7 @@ take_begin_result(Tick *tick, const PGresult *result, Error *error)
 		case PGRES_TUPLES_OK:
 			if (!snapshot_parse(PQgetvalue(result, 0, 0), &tick->snapshot, error))
 				return false;
+			tick->snapshot_at = clock_now();
 			if (!lsn_parse(PQgetvalue(result, 0, 1), &tick->insert_lsn))
 				return error_set(error, FAIL_FATAL, "unexpected insert position \"%s\"",
 								 PQgetvalue(result, 0, 1));
@@ -399,6 +400,7 @@ make_plan(Tick *tick, Error *error)
 	Intake *intake = tick->intake;
 
 	stop_point_pass("after_fence");
+	tick->fence_at = clock_now();
 
 	/*
 	 * Definitions, sources and frontiers are those of the loaded catalog.  If the snapshot sees a
@@ -438,12 +440,40 @@ take_execute_row(Tick *tick, const PGresult *result, int row)
 	return true;
 }
 
+/* Times in milliseconds: until the snapshot, the fence, the commit; and since the oldest change. */
+static void
+log_committed(const Tick *tick)
+{
+	const Plan *plan = tick->plan;
+	Micros		now = clock_now();
+	Micros		oldest = now;
+	size_t		transactions = 0;
+
+	for (size_t i = 0; i < plan->set_count; i++)
+	{
+		const ChangeSet *set = &plan->sets[i];
+
+		transactions += set->transaction_count;
+		if (set->transaction_count > 0 && set->transactions[0]->committed_at < oldest)
+			oldest = set->transactions[0]->committed_at;
+	}
+	log_event(LEVEL_DEBUG,
+			  "tick %llu: %zu stream tables, %zu transactions; snapshot %.2f, fence %.2f, commit "
+			  "%.2f, oldest change %.2f ms",
+			  (unsigned long long) tick->number, plan->table_count, transactions,
+			  (double) (tick->snapshot_at - tick->started_at) / 1000,
+			  (double) (tick->fence_at - tick->snapshot_at) / 1000,
+			  (double) (now - tick->fence_at) / 1000, (double) (now - oldest) / 1000);
+}
+
 static bool
 finish_committed(Tick *tick, Error *error)
 {
 	stop_point_pass("after_commit");
 	if (tick->own_xid == XID_NONE)
 		return error_set(error, FAIL_FATAL, "tick_execute() did not tell its transaction id");
+	if (log_is_wanted(LEVEL_DEBUG))
+		log_committed(tick);
 	plan_committed(tick->plan, tick->intake, tick->own_xid);
 	tick->persisted_ack_lsn = tick->plan->ack_lsn;
 	finish(tick, TICK_COMMITTED);

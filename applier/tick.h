@@ -67,7 +67,9 @@ typedef struct Tick
 
 	/* This tick. */
 	uint64_t	number;
-	Micros		started_at;
+	Micros		started_at; /* and when each phase was over, for the log */
+	Micros		snapshot_at;
+	Micros		fence_at;
 	bool		may_wait_long; /* TOO_FAR_BEHIND does not count this time */
 	char	   *pgt_ids; /* of those chosen, as an array */
 	Snapshot   *snapshot;
