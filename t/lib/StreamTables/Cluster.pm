@@ -53,7 +53,7 @@ sub boot
 	$self->append_conf('postgresql.conf', $self->_settings(%opt));
 	$self->start;
 
-	$self->safe_psql($DEFAULT_DB, "CREATE DATABASE $self->{st_dbname}")
+	$self->safe_psql($DEFAULT_DB, qq{CREATE DATABASE "$self->{st_dbname}"})
 	  if $self->{st_dbname} ne $DEFAULT_DB;
 	$self->set_up($opt{setup} // 'program');
 	return $self;
@@ -297,6 +297,17 @@ sub signal_applier
 		}
 		usleep($POLL_INTERVAL_US);
 	}
+	delete $self->{st_applier_pid};
+	return $?;
+}
+
+# Has the applier ended by itself, as one does that was started with a stop point?  Its wait status, or undef.
+sub applier_ended
+{
+	my ($self) = @_;
+
+	my $pid = $self->{st_applier_pid} // croak 'no applier is running';
+	return undef if waitpid($pid, WNOHANG) != $pid;
 	delete $self->{st_applier_pid};
 	return $?;
 }
