@@ -30,6 +30,7 @@
 #include "replica_identity.h"
 #include "run.h"
 #include "settings.h"
+#include "sources.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -178,24 +179,6 @@ check_query_runs(CreateRequest *request)
 /* ---- parts ---- */
 
 static void
-emit_interest(CreateRequest *request)
-{
-	StringInfoData payload;
-	ListCell   *lc;
-	const char *separator = " ";
-
-	initStringInfo(&payload);
-	appendStringInfo(&payload, "interest " UINT64_FORMAT, U64FromFullTransactionId(GetTopFullTransactionId()));
-	foreach(lc, request->program->sources)
-	{
-		appendStringInfo(&payload, "%s%u", separator, ((ProgramSource *) lfirst(lc))->relid);
-		separator = ",";
-	}
-	if (request->program->sources != NIL)
-		(void) wal_message_emit(payload.data, false, false);
-}
-
-static void
 create_table(CreateRequest *request)
 {
 	execute(psprintf("CREATE TABLE %s WITH (fillfactor = 90) AS %s WITH NO DATA", request->qualified_name,
@@ -246,49 +229,6 @@ insert_definition(CreateRequest *request)
 	request->pgt_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	execute(psprintf("INSERT INTO pgtrickle.pgt_frontiers (pgt_id, needs_refill, refill_reason) VALUES (" INT64_FORMAT ", %s)",
 					 request->pgt_id, request->initialize ? "false, NULL" : "true, 'not filled yet'"));
-}
-
-static void
-insert_sources(CreateRequest *request)
-{
-	ListCell   *lc;
-
-	foreach(lc, request->program->sources)
-	{
-		ProgramSource *source = lfirst(lc);
-		StringInfoData columns;
-		int			attno = -1;
-
-		initStringInfo(&columns);
-		while ((attno = bms_next_member(source->used_attnos, attno)) > 0)
-			appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
-							 quote_literal_cstr(get_attname(source->relid, attno, false)));
-		execute(psprintf("INSERT INTO pgtrickle.pgt_sources (pgt_id, source_relid, source_schema, source_name, source_type, columns_used)"
-						 " VALUES (" INT64_FORMAT ", %u, %s, %s, CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_definitions"
-						 " WHERE relid = %u) THEN 'STREAM_TABLE' ELSE %s END, ARRAY[%s]::text[])",
-						 request->pgt_id, source->relid, quote_literal_cstr(source->schema_name),
-						 quote_literal_cstr(source->relation_name), source->relid,
-						 quote_literal_cstr(source->source_type), columns.data));
-	}
-}
-
-/* Views have no changes of their own, but changing their definition changes the rows. */
-static void
-insert_views(CreateRequest *request)
-{
-	ListCell   *lc;
-
-	foreach(lc, query_relations(request->program->defining_query))
-	{
-		Oid			relid = lfirst_oid(lc);
-
-		if (get_rel_relkind(relid) != RELKIND_VIEW)
-			continue;
-		execute(psprintf("INSERT INTO pgtrickle.pgt_sources (pgt_id, source_relid, source_schema, source_name, source_type)"
-						 " VALUES (" INT64_FORMAT ", %u, %s, %s, 'VIEW') ON CONFLICT DO NOTHING",
-						 request->pgt_id, relid, quote_literal_cstr(get_namespace_name(get_rel_namespace(relid))),
-						 quote_literal_cstr(get_rel_name(relid))));
-	}
 }
 
 /* The index by which refreshes find rows; a statement for psql's eyes, made as the caller. */
@@ -411,18 +351,19 @@ static void
 create_stream_table(CreateRequest *request)
 {
 	ExtensionScope scope;
+	List	   *relations;
 
 	request->program = program_compile(request->query, CurrentMemoryContext);
 	choose_mode(request);
 	check_query_runs(request);
 	replica_identity_require(request->program);
-	emit_interest(request);
+	sources_announce(request->program);
 
 	create_table(request);
+	relations = sources_relations(request->program->defining_query);
 	scope = extension_scope_enter();
 	insert_definition(request);
-	insert_sources(request);
-	insert_views(request);
+	sources_write(request->pgt_id, request->program, relations);
 	state_tables_create(request->program, request->pgt_id, scope.saved_user);
 	extension_scope_leave(&scope);
 

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -15,15 +16,16 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "optimizer/optimizer.h"
 #include "query.h"
 #include "run.h"
 #include "run_owner.h"
+#include "sources.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 typedef struct CacheEntry
 {
@@ -212,16 +214,34 @@ program_fingerprint(DeltaProgram *program)
 	return psprintf("%016lx", (unsigned long) hash_bytes_extended((unsigned char *) text.data, text.len, 0));
 }
 
-List *
-query_relations(const char *defining_query)
+/*
+ * A source that came back with other types gives the query other columns.  The table cannot take those rows: say so, in place of
+ * whatever would fail first.
+ */
+static void
+check_columns(LoadedTable *table)
 {
-	List	   *relids = NIL;
-	List	   *invalidations = NIL;
-	bool		has_row_security = false;
+	Relation	relation = table_open(table->relid, AccessShareLock);
+	TupleDesc	have = RelationGetDescr(relation);
+	TupleDesc	want = table->program->tupdesc;
 
-	extract_query_dependencies((Node *) query_analyze_and_expand(defining_query), &relids, &invalidations,
-							   &has_row_security);
-	return relids;
+	for (int i = 0; i < Max(have->natts, want->natts); i++)
+	{
+		if (i < have->natts && i < want->natts &&
+			TupleDescAttr(have, i)->atttypid == TupleDescAttr(want, i)->atttypid)
+			continue;
+		/* all in the message: it is what the applier keeps of a failure */
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 i < have->natts && i < want->natts
+				 ? errmsg("column \"%s\" of stream table \"%s\" is of type %s, but its query now gives %s",
+						  NameStr(TupleDescAttr(have, i)->attname), table->qualified_name,
+						  format_type_be(TupleDescAttr(have, i)->atttypid), format_type_be(TupleDescAttr(want, i)->atttypid))
+				 : errmsg("stream table \"%s\" has %d columns, but its query now gives %d",
+						  table->qualified_name, have->natts, want->natts),
+				 errhint("Change the source back, or drop the stream table and create it again.")));
+	}
+	table_close(relation, NoLock);
 }
 
 static void
@@ -234,12 +254,13 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 
 	owner_scope_enter(&scope, table);
 	/* First what we depend on, so that no invalidation is missed while compiling. */
-	relids = query_relations(table->defining_query);
+	relids = sources_relations(table->defining_query);
 	oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
 	entry->relids = lappend_oid(list_copy(relids), table->relid);
 	MemoryContextSwitchTo(oldcontext);
 	table->program = program_compile(table->defining_query, table->context);
 	owner_scope_leave(&scope);
+	check_columns(table);
 
 	control.keysize = sizeof(PlanKey);
 	control.entrysize = sizeof(PlanEntry);

@@ -537,12 +537,13 @@ Rowset *
 table_compare(LoadedTable *table, int64 *row_count)
 {
 	OwnerScope	scope;
-	char	   *expanded = query_expand_stream_tables(table->defining_query);
+	char	   *expanded;
 	Rowset	   *difference;
 	Relation	relation;
 	Rowset	   *net;
 
 	owner_scope_enter(&scope, table);
+	expanded = query_expand_stream_tables(table->defining_query);
 	difference = rowset_from_sql(weighted_select(table, expanded, NIL), "__pgt_compare");
 	relation = table_open(table->relid, AccessShareLock);
 	*row_count = difference->row_count;

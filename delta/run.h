@@ -62,9 +62,6 @@ typedef struct LoadedTable
  */
 extern LoadedTable *table_load(int64 pgt_id);
 
-/* The OIDs of all relations that a query names, views and what is behind them included. */
-extern List *query_relations(const char *defining_query);
-
 /* Identity of what a program keeps in its states and shows: differs when a source changed in a way that matters. */
 extern char *program_fingerprint(DeltaProgram *program);
 

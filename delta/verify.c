@@ -11,9 +11,11 @@
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "privileged.h"
 #include "program.h"
 #include "query.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "verify.h"
 
@@ -21,18 +23,25 @@
 
 /* ---- expansion ---- */
 
+/* The catalog is the extension's, but the query is analysed with its owner's rights: literals can run code of users. */
 static char *
 definition_of(Oid relid)
 {
 	Oid			types[1] = {OIDOID};
 	Datum		values[1] = {ObjectIdGetDatum(relid)};
+	char	   *definition = NULL;
+	MemoryContext caller_context = CurrentMemoryContext;
+	PrivilegedSection section;
 
+	privileged_begin(&section);
 	if (SPI_execute_with_args("SELECT defining_query FROM pgtrickle.pgt_definitions WHERE relid = $1",
 							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read pgtrickle.pgt_definitions");
-	if (SPI_processed == 0)
-		return NULL;
-	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (SPI_processed > 0)
+		definition = MemoryContextStrdup(caller_context,
+										 SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	privileged_end(&section);
+	return definition;
 }
 
 static bool

@@ -3,8 +3,8 @@
  *     Event triggers: sources that change shape, and stream tables that are altered or dropped by plain DDL.
  *
  * For sources a transactional message `ddl <relids>` goes into the WAL, so that the applier learns of the change in order with the
- * rows around it, and refreshes the stream tables over it in full.  Sources are bound by name: a new relation under the name that
- * a stream table knows gets the `interest` message at once, so that none of its changes is missed, and counts as a change of the old one.
+ * rows around it, and refreshes the stream tables over it in full.  Sources are bound by name: when a name has come to mean another
+ * relation, or a view another query, the stream table is bound anew at once, with the `interest` message, so that no change is missed.
  * A materialized view has no changes in the WAL; that it was refreshed counts as one, too.
  *
  * Nothing here may get into the way of DDL that is not about stream tables.  These functions run for every CREATE and ALTER of a
@@ -29,10 +29,10 @@ COMMENT ON FUNCTION pgtrickle.former_ancestors(oid) IS
 REVOKE ALL ON FUNCTION pgtrickle.former_ancestors(oid) FROM PUBLIC;
 
 /*
- * Tells the applier about those of the given relations that stream tables read.  Partitions and children count for the
- * tables above them.
+ * Tells the applier about those of the given relations that stream tables read, and about all of `others`.  Partitions and
+ * children count for the tables above them.
  */
-CREATE FUNCTION pgtrickle.tell_sources_changed(relids oid[]) RETURNS void
+CREATE FUNCTION pgtrickle.tell_sources_changed(relids oid[], others oid[] DEFAULT '{}') RETURNS void
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -43,46 +43,99 @@ BEGIN
 		SELECT unnest(relids)
 		UNION
 		SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid
+	), told (relid) AS (
+		SELECT f.relid FROM family f
+		WHERE EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.source_relid = f.relid)
+		UNION
+		SELECT unnest(others)
 	)
-	SELECT string_agg(f.relid::text, ',' ORDER BY f.relid) INTO changed
-	FROM family f
-	WHERE EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.source_relid = f.relid);
+	SELECT string_agg(t.relid::text, ',' ORDER BY t.relid) INTO changed FROM told t;
 	IF changed IS NOT NULL THEN
 		PERFORM pgtrickle.emit_message('ddl ' || changed, true, false);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.tell_sources_changed(oid[]) IS
+COMMENT ON FUNCTION pgtrickle.tell_sources_changed(oid[], oid[]) IS
 	'writes the message about sources that have changed shape';
-REVOKE ALL ON FUNCTION pgtrickle.tell_sources_changed(oid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.tell_sources_changed(oid[], oid[]) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.rebind_sources(pgt_id bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'pgtrickle_rebind_sources';
+COMMENT ON FUNCTION pgtrickle.rebind_sources(bigint) IS
+	'writes down what the names in a stream table''s query mean now; an error if it does not compile';
+REVOKE ALL ON FUNCTION pgtrickle.rebind_sources(bigint) FROM PUBLIC;
 
 /*
- * Sources whose name means another relation than the last time.  Returns the old ones, for tell_sources_changed(); their changes are
- * decoded from here on, before any snapshot that could fill from them.
+ * Stream tables for which a name has come to mean another relation, or a view another query, are bound anew.  Returns the relations that
+ * stand behind this, before and after: the applier knows the stream table by the old ones until it has read the catalog again, and by the
+ * new ones then.
+ *
+ * A query that does not compile (any more, or yet) stays bound as it was.  The applier will find out and say so, and the next DDL
+ * about the name tries again.
  */
-CREATE FUNCTION pgtrickle.rebound_sources() RETURNS oid[]
+CREATE FUNCTION pgtrickle.follow_names(changed oid[]) RETURNS oid[]
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	old_relids oid[];
-	new_relids text;
+	affected record;
+	told oid[] := '{}';
 BEGIN
-	SELECT array_agg(DISTINCT s.source_relid), string_agg(DISTINCT c.oid::text, ',')
-	INTO old_relids, new_relids
-	FROM pgtrickle.pgt_sources s
-	JOIN pg_namespace n ON n.nspname = s.source_schema
-	JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.source_name
-	WHERE c.oid <> s.source_relid;
-	IF new_relids IS NOT NULL THEN
-		PERFORM pgtrickle.emit_message(format('interest %s %s', pg_current_xact_id(), new_relids), false, false);
-	END IF;
-	RETURN old_relids;
+	FOR affected IN
+		SELECT s.pgt_id, array_agg(s.source_relid) || array_agg(c.oid) FILTER (WHERE c.oid IS NOT NULL) AS relids
+		FROM pgtrickle.pgt_sources s
+		LEFT JOIN (pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid)
+			ON n.nspname = s.source_schema AND c.relname = s.source_name
+		WHERE c.oid <> s.source_relid OR s.source_type = 'VIEW' AND s.source_relid = ANY (changed)
+		GROUP BY s.pgt_id
+		ORDER BY s.pgt_id
+	LOOP
+		told := told || affected.relids;
+		BEGIN
+			PERFORM pgtrickle.rebind_sources(affected.pgt_id);
+			PERFORM pgtrickle.definitions_changed();
+		EXCEPTION WHEN OTHERS THEN
+			RAISE DEBUG 'stream table % keeps its sources: %', affected.pgt_id, sqlerrm;
+		END;
+	END LOOP;
+	RETURN told;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.rebound_sources() IS
-	'sources whose name has come to mean another relation; announces interest in those';
-REVOKE ALL ON FUNCTION pgtrickle.rebound_sources() FROM PUBLIC;
+COMMENT ON FUNCTION pgtrickle.follow_names(oid[]) IS
+	'binds stream tables anew whose names or views have got another meaning';
+REVOKE ALL ON FUNCTION pgtrickle.follow_names(oid[]) FROM PUBLIC;
+
+/*
+ * A stream table that was suspended after errors is tried again when one of its sources has changed: that may have been the cause,
+ * or the cure.  It takes part in no tick, so nobody waits for the locks on its rows.
+ */
+CREATE FUNCTION pgtrickle.retry_suspended(changed oid[]) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	retried bigint[];
+BEGIN
+	WITH resumed AS (
+		UPDATE pgtrickle.pgt_definitions d SET status = 'ACTIVE', updated_at = clock_timestamp()
+		WHERE d.status = 'SUSPENDED'
+			AND EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = d.pgt_id AND s.source_relid = ANY (changed))
+		RETURNING d.pgt_id
+	)
+	SELECT array_agg(r.pgt_id) INTO retried FROM resumed r;
+	IF retried IS NOT NULL THEN
+		UPDATE pgtrickle.pgt_frontiers SET
+			consecutive_errors = 0, retry_at = NULL, needs_refill = true, refill_reason = 'a source has changed'
+		WHERE pgt_id = ANY (retried);
+		PERFORM pgtrickle.definitions_changed();
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.retry_suspended(oid[]) IS
+	'lets stream tables over changed sources be tried again that were suspended after errors';
+REVOKE ALL ON FUNCTION pgtrickle.retry_suspended(oid[]) FROM PUBLIC;
 
 -- Errors for what a stream table cannot stand.
 CREATE FUNCTION pgtrickle.refuse_ddl(relid oid, command_tag text) RETURNS void
@@ -107,6 +160,7 @@ AS $$
 DECLARE
 	command record;
 	changed oid[] := '{}';
+	followed oid[];
 	own_changed boolean := false;
 BEGIN
 	IF NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) THEN
@@ -154,7 +208,9 @@ BEGIN
 				WHERE (n.nspname, c.relname) <> (s.source_schema, s.source_name));
 			own_changed := true;
 		END IF;
-		PERFORM pgtrickle.tell_sources_changed(changed || pgtrickle.rebound_sources());
+		followed := pgtrickle.follow_names(changed);
+		PERFORM pgtrickle.tell_sources_changed(changed, followed);
+		PERFORM pgtrickle.retry_suspended(changed || followed);
 		IF own_changed THEN
 			PERFORM pgtrickle.definitions_changed();
 		END IF;

@@ -256,18 +256,18 @@ $node->sql(
 	GRANT USAGE ON SCHEMA public TO alice;
 	SET ROLE alice;
 	CREATE TABLE lists (id int PRIMARY KEY, numbers number[]);
-	SELECT pgtrickle.create_stream_table('copies', 'SELECT id, numbers FROM lists', '5s');
+	SELECT pgtrickle.create_stream_table('copies', 'SELECT id, numbers, ''{2}''::number[] AS more FROM lists', '5s');
 	INSERT INTO lists VALUES (1, '{1}');
 	RESET ROLE; TRUNCATE who});
 my $copies = $node->sql(q{SELECT pgtrickle.stream_table_id('copies')});
 $node->sql(
 	qq{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pgtrickle.tick_begin();
-	SELECT pgtrickle.tick_plan('{$copies}', '{1}', '{delta}');
+	SELECT pgtrickle.tick_plan('{$copies}', '{1}', '{delta+verify:n}');
 	SELECT pgtrickle.tick_stage(1, data) FROM pg_logical_slot_get_binary_changes('ticks', NULL, NULL, 'proto_version', '1', 'interest', '*');
 	SELECT pgtrickle.tick_execute('0/1', '0/2'); COMMIT});
-is($node->sql('TABLE copies'), '1|{1}', 'a tick by hand');
+is($node->sql('TABLE copies'), '1|{1}|{2}', 'a tick by hand');
 is($node->sql('SELECT DISTINCT name FROM who'),
-	'alice', 'code of users that a value runs in a tick has the rights of the table\'s owner');
+	'alice', 'code of users that a value or a literal runs in a tick has the rights of their owner');
 
 # --- roles and owners ------------------------------------------------------------------------------------------
 

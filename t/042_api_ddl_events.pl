@@ -102,20 +102,34 @@ is(messages('ddl'), '', 'a rolled-back change is not told');
 $node->sql('DROP TABLE orders');
 is(messages('ddl'), "ddl $orders", 'a dropped source is told');
 is($node->sql(q{SELECT count(*) FROM pgtrickle.pgt_definitions}), '1', 'its stream table lives on');
-$node->sql('CREATE TABLE orders (id int PRIMARY KEY, customer int)');
+$node->sql('CREATE TABLE orders (id int PRIMARY KEY)');
+is(messages('interest'), '', 'a new one of its name that does not fit is not followed yet');
+$node->sql('ALTER TABLE orders ADD COLUMN customer int');
 my $new_orders = oid_of('orders');
 is( messages('ddl|interest'),
-	"interest $new_orders\nddl $orders",
-	'a new one of its name: interest first, then the change');
+	"interest $new_orders\nddl $orders,$new_orders",
+	'one that fits is: interest first, then the change, under both');
+is($node->sql(q{SELECT source_oid, columns_used FROM pgtrickle.list_sources('per_customer')}),
+	"$new_orders|{customer}", 'the stream table is bound to it');
 $node->sql('DROP TABLE orders; CREATE TABLE other (id int PRIMARY KEY, customer int)');
 messages('');
 $node->sql('ALTER TABLE other RENAME TO orders');
-like(messages('ddl|interest'), qr/^interest \d+\nddl $orders$/,
+my $renamed = oid_of('orders');
+is( messages('ddl|interest'),
+	"interest $renamed\nddl $new_orders,$renamed",
 	'also one that gets the name later');
-$node->sql('CREATE SCHEMA archive; ALTER TABLE orders SET SCHEMA archive');
-messages('');
-$node->sql('ALTER TABLE archive.orders SET SCHEMA public');
-like(messages('ddl'), qr/^ddl .*$orders/, 'or comes from another schema');
+$node->sql(
+	'CREATE SCHEMA archive; ALTER TABLE orders SET SCHEMA archive; CREATE VIEW orders AS SELECT * FROM archive.orders'
+);
+my $view = oid_of('orders');
+like(messages('ddl|interest'), qr/^interest $renamed\nddl $renamed,$view$/m, 'or a view');
+is( $node->sql(
+		q{SELECT source_oid, source_type FROM pgtrickle.list_sources('per_customer') ORDER BY 1}),
+	"$renamed|TABLE\n$view|VIEW",
+	'with the table behind it');
+$node->sql('DROP VIEW orders; ALTER SCHEMA archive RENAME TO attic');
+like(messages('ddl'), qr/$renamed/, 'a renamed schema is told');
+$node->sql('ALTER TABLE attic.orders SET SCHEMA public');
 $node->sql('DROP TABLE per_customer, orders');
 is($node->sql(q{SELECT count(*) FROM pgtrickle.pgt_definitions}),
 	'0', 'DROP TABLE drops a stream table');
@@ -172,7 +186,9 @@ is(messages('ddl'), "ddl $inner_view", 'a replaced view is told, however deep it
 $node->sql('DROP VIEW outer_view');
 is(messages('ddl'), "ddl $outer_view", 'so is a dropped one');
 $node->sql('CREATE VIEW outer_view AS SELECT id, v FROM inner_view');
-like(messages('ddl'), qr/^ddl $outer_view$/, 'and one that takes its place');
+is( messages('ddl'),
+	"ddl $outer_view," . oid_of('outer_view'),
+	'and one that takes its place, under both');
 $node->sql('DROP TABLE through_views');
 create('over_kept', 'SELECT id FROM kept');
 my $kept = oid_of('kept');
