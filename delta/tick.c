@@ -425,11 +425,14 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	return_own_xid(rsinfo);
 
 	PopActiveSnapshot();
-	MemoryContextSwitchTo(oldcontext);
-	SPI_finish();
-	/* Files that are still open when the transaction ends are complained about. */
+	/*
+	 * Files that are still open when the transaction ends are complained about.  Every SPI call leaves its own context current, so
+	 * these rowsets live there and must go before SPI_finish takes it away.
+	 */
 	foreach(lc, tick->made_rowsets)
 		rowset_free(lfirst(lc));
+	MemoryContextSwitchTo(oldcontext);
+	SPI_finish();
 	stage_free(tick->stage);
 	tick = NULL;
 	return (Datum) 0;
