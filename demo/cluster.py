@@ -78,8 +78,11 @@ class Cluster:
                               % (name, process.returncode, self.log_tail(name)))
 
     def log_tail(self, name):
-        with open(os.path.join(self.directory, name + ".log"), errors="replace") as log:
-            return "".join(log.readlines()[-20:])
+        try:
+            with open(os.path.join(self.directory, name + ".log"), errors="replace") as log:
+                return "".join(log.readlines()[-20:])
+        except OSError as error:
+            return "(%s)" % error.strerror
 
     def connect(self):
         connection = psycopg2.connect(self.conninfo, application_name="demo")
