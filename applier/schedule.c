@@ -10,10 +10,10 @@
 #define DEFERRAL_DELAY_MAX INT64_C(100000)
 
 /*
- * How much earlier than an interval demands: what a tick takes, and the turns of the loop before
- * it.
+ * How much earlier than an interval demands: a tenth of it, but at most this, and what ticks take.
+ * Late by a millisecond would be a broken promise, early costs little.
  */
-#define INTERVAL_MARGIN_MIN INT64_C(20000)
+#define INTERVAL_MARGIN_MAX MICROS_PER_SECOND
 
 Schedule *
 schedule_create(void)
@@ -290,8 +290,11 @@ look_at_pending(const Schedule *schedule, StreamTable *table)
 static Micros
 interval_margin(const Schedule *schedule, const StreamTable *table)
 {
-	Micros margin = INTERVAL_MARGIN_MIN + schedule->tick_duration;
+	Micros margin = table->interval / 10;
 
+	if (margin > INTERVAL_MARGIN_MAX)
+		margin = INTERVAL_MARGIN_MAX;
+	margin += 2 * schedule->tick_duration;
 	return margin < table->interval / 4 ? margin : table->interval / 4;
 }
 
