@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -20,11 +21,13 @@
 #include "run.h"
 #include "run_owner.h"
 #include "sources.h"
+#include "state_tables.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/rel.h"
 
 typedef struct CacheEntry
@@ -210,7 +213,18 @@ program_fingerprint(DeltaProgram *program)
 	appendStringInfo(&text, "%s\n%s\n", program->defining_query,
 					 program->full_reason ? "full" : program->new_sql);
 	foreach(lc, program->states)
-		appendStringInfo(&text, "%s\n", ((ProgramState *) lfirst(lc))->fill_sql);
+	{
+		ProgramState *state = lfirst(lc);
+		ListCell   *column_cell;
+
+		appendStringInfo(&text, "%s\n", state->fill_sql);
+		foreach(column_cell, state->columns)
+		{
+			StateColumn *column = lfirst(column_cell);
+
+			appendStringInfo(&text, "%s %u %d %u\n", column->name, column->type, column->typmod, column->collation);
+		}
+	}
 	return psprintf("%016lx", (unsigned long) hash_bytes_extended((unsigned char *) text.data, text.len, 0));
 }
 
@@ -284,6 +298,42 @@ drop_entry(CacheEntry *entry)
 	list_free(entry->relids);
 	entry->relids = NIL;
 	entry->table = NULL;
+}
+
+/*
+ * A source changed in a way that gives the states other columns or another meaning (a grouped column's type, a view behind the
+ * query).  Their rows are worth nothing then: new tables, which the full refresh that must follow fills.
+ */
+LoadedTable *
+table_rebuild_states(LoadedTable *table)
+{
+	int64		pgt_id = table->pgt_id;
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2];
+
+	values[0] = Int64GetDatum(pgt_id);
+	values[1] = CStringGetTextDatum(program_fingerprint(table->program));
+	state_tables_drop(pgt_id);
+	state_tables_create(table->program, pgt_id, table->owner);
+	state_tables_create_indexes(table->program, pgt_id);
+	if (SPI_execute_with_args("UPDATE pgtrickle.pgt_definitions SET query_fingerprint = $2 WHERE pgt_id = $1",
+							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update pgtrickle.pgt_definitions");
+	table->valid = false;
+
+	/* The catalog is read by the active snapshot, which does not see what was just written. */
+	CommandCounterIncrement();
+	PushCopiedSnapshot(GetTransactionSnapshot());
+	UpdateActiveSnapshotCommandId();
+	table = table_load(pgt_id);
+	PopActiveSnapshot();
+	return table;
+}
+
+bool
+table_states_fit(LoadedTable *table)
+{
+	return strcmp(program_fingerprint(table->program), table->stored_fingerprint) == 0;
 }
 
 LoadedTable *

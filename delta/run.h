@@ -62,6 +62,12 @@ typedef struct LoadedTable
  */
 extern LoadedTable *table_load(int64 pgt_id);
 
+/* Were the state tables made for the program as it is compiled now? */
+extern bool table_states_fit(LoadedTable *table);
+
+/* Makes them anew, empty, and loads the table again; a full refresh must follow in the same transaction.  Frees `table`. */
+extern LoadedTable *table_rebuild_states(LoadedTable *table);
+
 /* Identity of what a program keeps in its states and shows: differs when a source changed in a way that matters. */
 extern char *program_fingerprint(DeltaProgram *program);
 

@@ -136,6 +136,12 @@ add_entry(int64 pgt_id, int set, const char *action)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("stream table " INT64_FORMAT " does not exist", pgt_id)));
 	parse_action(entry, action);
+	if (!table_states_fit(entry->table))
+	{
+		entry->table = table_rebuild_states(entry->table);
+		if (entry->full_reason == NULL)
+			entry->full_reason = pstrdup("a source changed what the query means");
+	}
 	if (entry->full_reason == NULL)
 	{
 		if (entry->table->program->full_reason != NULL)
