@@ -32,6 +32,8 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/slot.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -55,6 +57,7 @@
 PG_FUNCTION_INFO_V1(pgtrickle_refresh_stream_table);
 PG_FUNCTION_INFO_V1(pgtrickle_wait_fresh);
 PG_FUNCTION_INFO_V1(pgtrickle_verify_answer);
+PG_FUNCTION_INFO_V1(pgtrickle_consumed_lsn);
 
 /* What the repeated query tells; texts live in the memory context of the wait. */
 typedef struct BarrierState
@@ -314,12 +317,12 @@ barrier_check_failure(Barrier *barrier)
 }
 
 /*
- * Is a client connected to the applier's slot?  Reads shared memory, so this may be asked often.
+ * The process that serves the applier's slot, 0 if there is none.  Reads shared memory, so this may be asked often.
  */
-static bool
-applier_is_connected(const char *slot_name)
+static pid_t
+walsender_of_slot(const char *slot_name)
 {
-	bool			 connected = false;
+	pid_t			 pid = 0;
 	ReplicationSlot *slot;
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
@@ -327,11 +330,50 @@ applier_is_connected(const char *slot_name)
 	if (slot != NULL)
 	{
 		SpinLockAcquire(&slot->mutex);
-		connected = slot->active_pid != 0;
+		pid = slot->active_pid;
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(ReplicationSlotControlLock);
-	return connected;
+	return pid;
+}
+
+static bool
+applier_is_connected(const char *slot_name)
+{
+	return walsender_of_slot(slot_name) != 0;
+}
+
+/*
+ * The position that the applier reports as applied: no stream table needs anything that was committed below.  It is never ahead of
+ * what has been committed, but need not be persisted.  Invalid when no applier is connected.
+ */
+static XLogRecPtr
+applier_consumed_lsn(const char *slot_name)
+{
+	pid_t	   pid = slot_name == NULL ? 0 : walsender_of_slot(slot_name);
+	XLogRecPtr consumed_lsn = InvalidXLogRecPtr;
+
+	for (int i = 0; pid != 0 && i < max_wal_senders; i++)
+	{
+		WalSnd *walsender = &WalSndCtl->walsnds[i];
+
+		SpinLockAcquire(&walsender->mutex);
+		if (walsender->pid == pid)
+			consumed_lsn = walsender->apply;
+		SpinLockRelease(&walsender->mutex);
+	}
+	return consumed_lsn;
+}
+
+/* pgtrickle.consumed_lsn(slot_name text) returns pg_lsn: null when no applier is connected. */
+Datum
+pgtrickle_consumed_lsn(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr consumed_lsn = applier_consumed_lsn(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (consumed_lsn == InvalidXLogRecPtr)
+		PG_RETURN_NULL();
+	PG_RETURN_LSN(consumed_lsn);
 }
 
 /* True while the applier is there, or was a moment ago. */
@@ -542,14 +584,20 @@ barrier_schedule_ms(Barrier *barrier)
 }
 
 /*
- * Everything visible in the wanted snapshot is in: the frontier covers it, or the applier has persisted that no stream
- * table needs anything below an LSN that lies above all those commits.
+ * Everything visible in the wanted snapshot is in: the frontier covers it, or the applier says, by what it has persisted or
+ * by its last feedback, that no stream table needs anything below an LSN that lies above all those commits.
  */
 static bool
 barrier_is_fresh(Barrier *barrier)
 {
-	return barrier->state.covers || (barrier->insert_lsn != InvalidXLogRecPtr &&
-									 barrier->state.ack_lsn >= barrier->insert_lsn);
+	BarrierState *state = &barrier->state;
+
+	if (state->covers)
+		return true;
+	if (barrier->insert_lsn == InvalidXLogRecPtr)
+		return false;
+	return state->ack_lsn >= barrier->insert_lsn ||
+		   applier_consumed_lsn(state->slot_name) >= barrier->insert_lsn;
 }
 
 /* Waits; false when the time is over. */

@@ -42,7 +42,11 @@ static const char *const history_update_sql =
 
 static const char *const progress_sql =
 	"UPDATE pgtrickle.pgt_progress SET ack_lsn = COALESCE($1, ack_lsn), stream_lsn = $2,"
-	" persisted_at = pg_catalog.clock_timestamp(), settled_snapshot = $3::pg_snapshot";
+	" persisted_at = pg_catalog.clock_timestamp(), settled_snapshot = $3::pg_snapshot,"
+	/* a probe that has been passed makes room for the next one (applier_heartbeat in sql/) */
+	" fresh_at = CASE WHEN $1 >= probe_lsn THEN probed_at ELSE fresh_at END,"
+	" probe_lsn = CASE WHEN $1 >= probe_lsn OR probe_lsn IS NULL THEN pg_catalog.pg_current_wal_insert_lsn() ELSE probe_lsn END,"
+	" probed_at = CASE WHEN $1 >= probe_lsn OR probe_lsn IS NULL THEN pg_catalog.statement_timestamp() ELSE probed_at END";
 
 static const char *const activate_sql =
 	"UPDATE pgtrickle.pgt_definitions SET status = 'ACTIVE', updated_at = pg_catalog.now()"

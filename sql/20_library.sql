@@ -54,6 +54,12 @@ COMMENT ON FUNCTION pgtrickle.emit_message(text, boolean, boolean) IS
 	'writes a message to the applier into the WAL and returns the end of its record';
 REVOKE ALL ON FUNCTION pgtrickle.emit_message(text, boolean, boolean) FROM PUBLIC;
 
+CREATE FUNCTION pgtrickle.consumed_lsn(slot_name text) RETURNS pg_lsn
+	LANGUAGE c VOLATILE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_consumed_lsn';
+COMMENT ON FUNCTION pgtrickle.consumed_lsn(text) IS
+	'the position below which no stream table needs anything, as the connected applier has reported it last';
+
 CREATE FUNCTION pgtrickle.guard() RETURNS trigger
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'pgtrickle_guard';

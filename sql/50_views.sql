@@ -97,27 +97,38 @@ COMMENT ON VIEW pgtrickle.pgt_stream_tables IS 'stream tables: definition and st
 GRANT SELECT ON pgtrickle.pgt_stream_tables TO PUBLIC;
 
 /*
- * How fresh each stream table is.  A tick moves only stream tables whose sources changed, so the moment of the last snapshot is not all:
- * once the applier has acknowledged a position of the WAL, everything committed before that position was written is in.
+ * How fresh each stream table is.  A tick moves only stream tables whose sources changed, so the moment of the last snapshot is not all.
+ * Nothing that was committed is missing up to now, if the applier needs nothing below the end of the WAL; else up to the moment of a
+ * probe that it has passed (applier_heartbeat).  This is an upper bound: another stream table with a slow schedule keeps the
+ * applier's position back.  Therefore a stream table counts as stale only when, besides, something is wrong with it or the applier.
  */
 CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
-	SELECT s.pgt_id, f.fresh_at, a.staleness, k.schedule_kind, k.schedule_ms,
-		-- a minute of grace: progress without changes is persisted only now and then
+	SELECT s.pgt_id, f.fresh_at, f.staleness, k.schedule_kind, k.schedule_ms,
 		CASE WHEN k.schedule_ms IS NOT NULL
-			THEN coalesce(a.staleness > k.schedule_ms * interval '1 millisecond' + interval '1 minute', true) END AS stale
+			THEN coalesce(f.staleness > k.schedule_ms * interval '1 millisecond' + interval '1 minute', true)
+				AND NOT (h.follows AND p.keeps_up) END AS stale
 	FROM pgtrickle.pgt_stream_tables s
 	JOIN pgtrickle.pgt_schedules k USING (pgt_id)
-	CROSS JOIN pgtrickle.pgt_progress p
+	CROSS JOIN (
+		SELECT
+			CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+					AND pgtrickle.consumed_lsn(q.slot_name) >= pg_catalog.pg_current_wal_insert_lsn()
+				THEN clock_timestamp()
+				WHEN q.ack_lsn >= q.probe_lsn THEN q.probed_at
+				ELSE q.fresh_at END AS consumed_at,
+			CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+				THEN pgtrickle.consumed_lsn(q.slot_name) IS NOT NULL
+					AND pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), q.stream_lsn) < 268435456
+				ELSE false END AS keeps_up
+		FROM pgtrickle.pgt_progress q
+	) p
 	CROSS JOIN LATERAL (
-		SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp,
-			CASE WHEN s.status = 'ACTIVE' AND NOT s.needs_reinit AND s.consecutive_errors = 0
-				THEN CASE WHEN p.ack_lsn >= p.probe_lsn THEN p.probed_at ELSE p.fresh_at END END) END AS fresh_at
-	) f
+		SELECT s.is_populated AND s.status = 'ACTIVE' AND NOT s.needs_reinit AND s.consecutive_errors = 0 AS follows
+	) h
 	CROSS JOIN LATERAL (
-		SELECT greatest(clock_timestamp() - f.fresh_at, interval '0') AS staleness WHERE f.fresh_at IS NOT NULL
-		UNION ALL
-		SELECT NULL WHERE f.fresh_at IS NULL
-	) a;
+		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness
+		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows THEN p.consumed_at END) END AS fresh_at) m
+	) f;
 COMMENT ON VIEW pgtrickle.pgt_freshness IS 'stream tables: how far behind their sources they can be at most';
 GRANT SELECT ON pgtrickle.pgt_freshness TO PUBLIC;
 

@@ -213,7 +213,7 @@ BEGIN
 		persisted_at = clock_timestamp(),
 		fresh_at = CASE WHEN passed THEN p.probed_at ELSE p.fresh_at END,
 		probe_lsn = CASE WHEN passed OR p.probe_lsn IS NULL THEN pg_current_wal_insert_lsn() ELSE p.probe_lsn END,
-		probed_at = CASE WHEN passed OR p.probe_lsn IS NULL THEN clock_timestamp() ELSE p.probed_at END
+		probed_at = CASE WHEN passed OR p.probe_lsn IS NULL THEN statement_timestamp() ELSE p.probed_at END
 	FROM (SELECT greatest(applier_heartbeat.ack_lsn, q.ack_lsn) >= q.probe_lsn FROM pgtrickle.pgt_progress q) probe (passed);
 	PERFORM pgtrickle.prune_history();
 	snapshot := pg_current_snapshot()::text;
