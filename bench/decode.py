@@ -12,6 +12,7 @@
 #
 # Writes to standard output and, where it may, to bench/results/decode.txt.
 import argparse
+import collections
 import os
 import statistics
 import subprocess
@@ -25,6 +26,10 @@ DUMP = os.path.join(HERE, "..", "proto", "build", "pgtrickle-dump")
 
 # A CopyData message: five bytes of its own and 25 of WAL positions and time.
 MESSAGE_HEADER_BYTES = 30
+
+
+# Medians of several runs, and the extremes.
+Result = collections.namedtuple("Result", "seconds cpu fastest slowest")
 
 
 class Plugin:
@@ -177,30 +182,33 @@ def find_walsender(server):
 
 
 def measure(server, plugins, end_lsn, rounds, work_mem):
-    """Medians of (seconds, cpu) per plugin; the order changes from round to round."""
+    """A Result per plugin; the order changes from round to round."""
     runs = {plugin.name: [] for plugin in plugins}
     for number in range(rounds):
         for plugin in plugins[number % len(plugins):] + plugins[:number % len(plugins)]:
             runs[plugin.name].append(decode_once(server, plugin, end_lsn, work_mem))
-    return {name: (statistics.median(run[0] for run in results), statistics.median(run[1] for run in results),
-                   min(run[0] for run in results), max(run[0] for run in results))
+    return {name: Result(statistics.median(run[0] for run in results), statistics.median(run[1] for run in results),
+                         min(run[0] for run in results), max(run[0] for run in results))
             for name, results in runs.items()}
 
 
 def report(title, changes, sizes, results):
+    """One table.  Ratios say how many times as fast: by the clock, and by the walsender's CPU time."""
     lines = ["", title,
-             "  %-14s %9s %9s %7s %8s %8s %9s %8s %8s" % ("plugin", "changes/s", "seconds", "range", "vs pgo.", "vs empty",
-                                                          "messages", "B/change", "CPU s")]
-    pgoutput, empty = results["pgoutput"][0], results["empty"][0]
+             "  %-14s %9s %8s %10s %7s %7s | %6s %7s %7s | %8s %8s" % (
+                 "plugin", "changes/s", "seconds", "(range)", "/pgout.", "/empty", "CPU s", "/pgout.", "/empty",
+                 "messages", "B/change")]
+    pgoutput, empty = results["pgoutput"], results["empty"]
     for plugin in PLUGINS:
         if plugin.name not in results:
             continue
-        seconds, cpu, fastest, slowest = results[plugin.name]
+        run = results[plugin.name]
         messages, payload = sizes[plugin.name]
         wire = payload + messages * MESSAGE_HEADER_BYTES
-        lines.append("  %-14s %9.0f %9.2f %7s %8.2f %8.2f %9d %8.1f %8.2f" % (
-            plugin.name, changes / seconds, seconds, "%.1f-%.1f" % (fastest, slowest), pgoutput / seconds,
-            empty / seconds, messages, wire / changes, cpu))
+        lines.append("  %-14s %9.0f %8.2f %10s %7.2f %7.2f | %6.2f %7.2f %7.2f | %8d %8.1f" % (
+            plugin.name, changes / run.seconds, run.seconds, "%.1f-%.1f" % (run.fastest, run.slowest),
+            pgoutput.seconds / run.seconds, empty.seconds / run.seconds,
+            run.cpu, pgoutput.cpu / run.cpu, empty.cpu / run.cpu, messages, wire / changes))
     return lines
 
 
@@ -213,7 +221,7 @@ def run_case(server, plugins, title, write, arguments, work_mems):
     lines = []
     for work_mem in work_mems:
         results = measure(server, plugins, end_lsn, arguments.rounds, work_mem)
-        lines += report("%s; logical_decoding_work_mem %s" % (title, work_mem), changes, sizes, results)
+        lines += report("%s: %d changes; logical_decoding_work_mem %s" % (title, changes, work_mem), changes, sizes, results)
     server.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     return lines
 
@@ -232,10 +240,11 @@ def main():
         plugins = [plugin for plugin in PLUGINS if is_available(server, plugin)]
         lines = ["# bench/decode.py: changes per second from WAL to client, median of %d runs" % arguments.rounds,
                  *cluster.describe_machine(server)]
-        lines += run_case(server, plugins, "large: 1 M inserts, 250 k updates, 50 k deletes, 3 transactions",
+        lines += run_case(server, plugins, "large: inserts, updates, deletes in 3 transactions",
                           write_large, arguments, ["64MB", "2GB"])
-        lines += run_case(server, plugins, "small: 200 k transactions of one row", write_small, arguments, ["64MB"])
-    lines += ["", "B/change: bytes on the wire, with 30 for each message's header.  CPU s: of the walsender.",
+        lines += run_case(server, plugins, "small: transactions of one row", write_small, arguments, ["64MB"])
+    lines += ["", "/pgout., /empty: times as fast as that plugin.  CPU s: of the walsender, which other work on the machine",
+              "disturbs less than the clock.  B/change: bytes on the wire, with 30 for each message's header.",
               "Every plugin's changes were counted and are complete."]
     print("\n".join(lines))
     save(lines)
