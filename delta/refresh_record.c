@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 
 #define HISTORY_ROW_SECONDS 1
+#define HISTORY_ROWS_PER_PRUNING 500	/* fewer than one pruning takes away */
 
 static const char *const frontier_sql =
 	"UPDATE pgtrickle.pgt_frontiers SET snapshot = $2::pg_snapshot, lsn = $3, own_xid = $4::xid8,"
@@ -143,6 +144,19 @@ extend_history_row(const RefreshRecord *record, double duration_ms)
 	return SPI_processed == 1;
 }
 
+/* The heartbeat prunes the history, but there is none while ticks follow each other.  A bounded number of rows. */
+static void
+prune_history_sometimes(void)
+{
+	static SPIPlanPtr kept = NULL;
+	static int	rows_since_pruned = 0;
+
+	if (++rows_since_pruned < HISTORY_ROWS_PER_PRUNING)
+		return;
+	rows_since_pruned = 0;
+	execute_kept(&kept, "SELECT pgtrickle.prune_history()", 0, NULL, NULL, NULL);
+}
+
 static void
 insert_history_row(const RefreshRecord *record, double duration_ms)
 {
@@ -171,6 +185,7 @@ insert_history_row(const RefreshRecord *record, double duration_ms)
 	execute_kept(&kept, history_insert_sql, lengthof(types), types, values, nulls);
 	record->table->history_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	record->table->history_started_at = record->started_at;
+	prune_history_sometimes();
 }
 
 static void
