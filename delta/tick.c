@@ -41,7 +41,7 @@ typedef struct TickEntry
 	int64		pgt_id;
 	LoadedTable *table;
 	int			set;
-	char	   *full_reason;	/* refresh in full, and why; NULL: by delta */
+	const char *full_reason;	/* refresh in full, and why; NULL: by delta */
 	char	   *verify_nonce;	/* verify afterwards, under this nonce; NULL: no */
 	RefreshOutcome outcome;
 } TickEntry;
@@ -108,6 +108,7 @@ entry_of(int64 pgt_id)
 static void
 parse_action(TickEntry *entry, const char *action)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(tick->context);
 	const char *verify = strstr(action, "+verify");
 	char	   *head = verify ? pnstrdup(action, verify - action) : pstrdup(action);
 
@@ -119,6 +120,7 @@ parse_action(TickEntry *entry, const char *action)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown action \"%s\" in a tick", action)));
+	MemoryContextSwitchTo(oldcontext);
 }
 
 static void
@@ -130,7 +132,6 @@ add_entry(int64 pgt_id, int set, const char *action)
 	entry->pgt_id = pgt_id;
 	entry->set = set;
 	entry->table = table_load(pgt_id);
-	MemoryContextSwitchTo(tick->context);	/* every call of SPI leaves its own context behind */
 	if (entry->table == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -140,8 +141,10 @@ add_entry(int64 pgt_id, int set, const char *action)
 	{
 		entry->table = table_rebuild_states(entry->table);
 		if (entry->full_reason == NULL)
-			entry->full_reason = pstrdup("a source changed what the query means");
+			entry->full_reason = "a source changed what the query means";
 	}
+	/* every call of SPI leaves its own context behind */
+	MemoryContextSwitchTo(tick->context);
 	if (entry->full_reason == NULL)
 	{
 		if (entry->table->program->full_reason != NULL)
