@@ -190,6 +190,20 @@ program_compile(const char *query_text, MemoryContext parent)
 	return program;
 }
 
+/* What was chosen to be refreshed in full needs no steps and no states; it keeps its key, by which rows are found. */
+void
+program_refresh_in_full(DeltaProgram *program, const char *reason)
+{
+	List	   *key = program->key;
+
+	if (program->full_reason != NULL)
+		return;
+	program->full_reason = MemoryContextStrdup(program->context, reason);
+	forget_steps(program);
+	program->new_sql_states = NIL;
+	program->key = key;
+}
+
 void
 program_free(DeltaProgram *program)
 {

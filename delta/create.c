@@ -153,7 +153,10 @@ choose_mode(CreateRequest *request)
 				 errmsg("refresh mode IMMEDIATE is not available yet"),
 				 errhint("Use refresh_mode => 'AUTO' with schedule => 'continuous'.")));
 	if (strcmp(request->refresh_mode, "FULL") == 0)
+	{
 		request->effective_mode = "FULL";
+		program_refresh_in_full(request->program, "refresh mode is FULL");
+	}
 	else if (reason != NULL)
 	{
 		if (strcmp(request->refresh_mode, "DIFFERENTIAL") == 0)
@@ -206,6 +209,7 @@ insert_definition(CreateRequest *request)
 	Datum		values[11];
 	char		nulls[11];
 	Datum		names[lengthof(pinned_settings)];
+	bool		is_downgrade;
 	bool		isnull;
 
 	memset(nulls, ' ', sizeof(nulls));
@@ -218,8 +222,9 @@ insert_definition(CreateRequest *request)
 	values[4] = CStringGetTextDatum(request->schedule);
 	values[5] = CStringGetTextDatum(request->refresh_mode);
 	values[6] = CStringGetTextDatum(request->effective_mode);
-	nulls[7] = request->program->full_reason ? ' ' : 'n';
-	values[7] = request->program->full_reason ? CStringGetTextDatum(request->program->full_reason) : (Datum) 0;
+	is_downgrade = request->program->full_reason != NULL && strcmp(request->refresh_mode, "FULL") != 0;
+	nulls[7] = is_downgrade ? ' ' : 'n';
+	values[7] = is_downgrade ? CStringGetTextDatum(request->program->full_reason) : (Datum) 0;
 	values[8] = BoolGetDatum(request->initialize);
 	values[9] = PointerGetDatum(construct_array(names, lengthof(pinned_settings), TEXTOID, -1, false, TYPALIGN_INT));
 	nulls[10] = request->options ? ' ' : 'n';

@@ -274,6 +274,8 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	MemoryContextSwitchTo(oldcontext);
 	table->program = program_compile(table->defining_query, table->context);
 	owner_scope_leave(&scope);
+	if (!table->wants_delta)
+		program_refresh_in_full(table->program, "refresh mode is FULL");
 	check_columns(table);
 
 	control.keysize = sizeof(PlanKey);

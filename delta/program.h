@@ -108,7 +108,6 @@ typedef struct DeltaProgram
 	MemoryContext context;
 	char	   *defining_query; /* every name qualified */
 	char	   *full_reason;	/* why it cannot be maintained by delta; NULL: it can */
-	bool		full_reason_is_policy;
 	List	   *sources;		/* of ProgramSource */
 	List	   *rowsets;		/* of ProgramRowset */
 	List	   *states;			/* of ProgramState, those below first */
@@ -131,6 +130,9 @@ typedef struct DeltaProgram
  */
 extern DeltaProgram *program_compile(const char *query_text, MemoryContext parent);
 extern void program_free(DeltaProgram *program);
+
+/* Drops what only deltas need, because somebody decided for full refreshes. */
+extern void program_refresh_in_full(DeltaProgram *program, const char *reason);
 
 /* The defining query with every name qualified, without compiling: the identity of a definition. */
 extern char *query_normalize(const char *query_text);

@@ -149,8 +149,6 @@ add_entry(int64 pgt_id, int set, const char *action)
 	{
 		if (entry->table->program->full_reason != NULL)
 			entry->full_reason = entry->table->program->full_reason;
-		else if (!entry->table->wants_delta)
-			entry->full_reason = pstrdup("refresh mode is FULL");
 		else if (!entry->table->is_populated)
 			entry->full_reason = pstrdup("not filled yet");
 	}
