@@ -355,7 +355,7 @@ check_stopped_tables(Doctor *doctor)
 		fail(doctor, "stream table %s has status %s", PQgetvalue(result, row, 0),
 			 PQgetvalue(result, row, 1));
 		repair(
-			"remove the cause (its last_error_message in pgtrickle.pg_stat_stream_tables), then SELECT "
+			"remove the cause (its last_error_message in pgtrickle.pgt_stream_tables), then SELECT "
 			"pgtrickle.resume_stream_table('%s');",
 			PQgetvalue(result, row, 0));
 	}

@@ -3,7 +3,7 @@
  *     pgtrickle drop: takes away what set-up made, except for other people's data.
  *
  * The slot goes first, since it is what costs: it holds WAL.  The extension stays unless asked for,
- * because all stream tables go with it.
+ * because it takes all definitions with it: the stream tables become ordinary tables.
  */
 #include <stdio.h>
 #include <string.h>
