@@ -25,6 +25,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
@@ -203,6 +204,22 @@ barrier_look(Barrier *barrier)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * Where the generated WAL ends.  The insert position itself lies behind the header of the next page when the last record has
+ * filled its page: nobody can flush up to there, or acknowledge it, before that page is begun.
+ */
+static XLogRecPtr
+wal_end_lsn(void)
+{
+	XLogRecPtr insert_lsn = GetXLogInsertRecPtr();
+
+	if (XLogSegmentOffset(insert_lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		return insert_lsn - SizeOfXLogLongPHD;
+	if (insert_lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return insert_lsn - SizeOfXLogShortPHD;
+	return insert_lsn;
+}
+
 /* Takes the wanted snapshot, and the position of the WAL after it. */
 static void
 barrier_take_snapshot(Barrier *barrier)
@@ -213,7 +230,7 @@ barrier_take_snapshot(Barrier *barrier)
 	execute_with_latest_snapshot(plan, NULL, NULL);
 	barrier->wanted_snapshot = SPI_datumTransfer(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull), false, -1);
-	barrier->insert_lsn = RecoveryInProgress() ? InvalidXLogRecPtr : GetXLogInsertRecPtr();
+	barrier->insert_lsn = RecoveryInProgress() ? InvalidXLogRecPtr : wal_end_lsn();
 	SPI_freetuptable(SPI_tuptable);
 	SPI_freeplan(plan);
 }

@@ -36,7 +36,8 @@ sub count_of
 {
 	my ($name) = @_;
 
-	return $node->sql($name eq 'lazy' ? 'SELECT n FROM lazy'
+	return $node->sql(
+		  $name eq 'lazy' ? 'SELECT n FROM lazy'
 		: $name eq 'slow' ? 'SELECT count(*) FROM slow'
 		:                   'SELECT sum(n) FROM totals');
 }
@@ -93,6 +94,34 @@ is( $node->sql(
 		q{SELECT pgtrickle.wait_fresh('totals', '300ms', pg_current_wal_insert_lsn() + 100000000)}),
 	'f',
 	'that must have been reached');
+
+# A record that fills its page leaves the insert position behind the header of a page that is not there yet.
+is( $node->sql(
+		q{DO $$
+		DECLARE
+			before_lsn pg_lsn;
+			empty_bytes int;
+			free_bytes int;
+			fresh int := 0;
+		BEGIN
+			FOR i IN 1 .. 200 LOOP
+				before_lsn := pg_current_wal_insert_lsn();
+				empty_bytes := pg_logical_emit_message(false, 'x', '') - before_lsn;
+				free_bytes := 8192 - (pg_current_wal_insert_lsn() - '0/0') % 8192;
+				CONTINUE WHEN empty_bytes > 100 OR free_bytes < 300;
+				PERFORM pg_logical_emit_message(false, 'x', repeat('x', free_bytes - 208));
+				free_bytes := 8192 - (pg_current_wal_insert_lsn() - '0/0') % 8192;
+				CONTINUE WHEN free_bytes < empty_bytes OR free_bytes > 1000;
+				PERFORM pg_logical_emit_message(false, 'x', repeat('x', free_bytes - empty_bytes));
+				CONTINUE WHEN (pg_current_wal_insert_lsn() - '0/0') % 8192 <> 24;
+				ASSERT pgtrickle.wait_fresh('totals', '20s');
+				fresh := fresh + 1;
+				EXIT WHEN fresh = 5;
+			END LOOP;
+			ASSERT fresh = 5, format('%s pages were filled', fresh);
+		END $$; SELECT 'done'}),
+	'done',
+	'also at the end of a page of the WAL');
 
 write_order();
 my $before = count_of('lazy');
