@@ -84,11 +84,13 @@ DECLARE
 	told oid[] := '{}';
 BEGIN
 	FOR affected IN
-		SELECT s.pgt_id, array_agg(s.source_relid) || array_agg(c.oid) FILTER (WHERE c.oid IS NOT NULL) AS relids
+		SELECT s.pgt_id, array_agg(s.source_relid) || array_agg(named.relid) FILTER (WHERE named.relid IS NOT NULL) AS relids
 		FROM pgtrickle.pgt_sources s
-		LEFT JOIN (pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid)
-			ON n.nspname = s.source_schema AND c.relname = s.source_name
-		WHERE c.oid <> s.source_relid OR s.source_type = 'VIEW' AND s.source_relid = ANY (changed)
+		CROSS JOIN LATERAL (
+			-- a look-up per source: a join would read all of pg_class
+			SELECT to_regclass(format('%I.%I', s.source_schema, s.source_name))::oid AS relid OFFSET 0
+		) named
+		WHERE named.relid <> s.source_relid OR s.source_type = 'VIEW' AND s.source_relid = ANY (changed)
 		GROUP BY s.pgt_id
 		ORDER BY s.pgt_id
 	LOOP
