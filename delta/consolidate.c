@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 
+#define NET_ROW_BYTES_MIN 64 /* what a small row takes in memory, with everything around it */
 #define LINEAR_ROWS_MAX 8 /* so few distinct rows are compared with each other */
 #define PART_BITS 6
 #define PARTS_MAX (1 << PART_BITS)
@@ -46,6 +47,7 @@ typedef struct NetTable
 	NetRow		   *rows;
 	uint32			count;
 	uint32			capacity;
+	uint32			rows_expected; /* for making the index as large as it will have to be */
 	net_index_hash *index; /* NULL while there are few */
 	Size			bytes; /* of tuples that were copied */
 	TupleTableSlot *slot1; /* for comparing two rows column by column */
@@ -84,7 +86,7 @@ consolidate(Rowset *input, const char *name)
  */
 
 static NetTable *
-net_table_create(TupleDesc tupdesc)
+net_table_create(TupleDesc tupdesc, uint32 rows_expected)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pgtrickle consolidate",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -92,6 +94,7 @@ net_table_create(TupleDesc tupdesc)
 
 	table->context = context;
 	table->tupdesc = tupdesc;
+	table->rows_expected = rows_expected;
 	table->capacity = 2 * LINEAR_ROWS_MAX;
 	table->rows = MemoryContextAlloc(context, table->capacity * sizeof(NetRow));
 	return table;
@@ -143,7 +146,7 @@ net_table_add_index(NetTable *table)
 {
 	bool found;
 
-	table->index = net_index_create(table->context, 16 * LINEAR_ROWS_MAX, table);
+	table->index = net_index_create(table->context, table->rows_expected, table);
 	for (uint32 i = 0; i < table->count; i++)
 		net_index_insert(table->index, i, &found);
 }
@@ -321,11 +324,12 @@ consolidate_parts(Parts *parts, Rowset *output, int level)
 static void
 consolidate_into(Rowset *input, Rowset *output, int level)
 {
-	NetTable	   *table = net_table_create(input->tupdesc);
 	TupleTableSlot *slot = rowset_make_slot(input);
 	bool			copy = !rowset_in_memory(input);
 	bool			may_deal_out = copy && PART_BITS * (level + 1) <= 64;
 	int64			rows_read = 0;
+	int64			rows_max = copy ? (int64) work_mem * 1024 / NET_ROW_BYTES_MIN : PG_INT32_MAX;
+	NetTable	   *table = net_table_create(input->tupdesc, Min(input->row_count, rows_max));
 	Parts		   *parts = NULL;
 
 	rowset_rewind(input);

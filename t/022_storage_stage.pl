@@ -420,7 +420,7 @@ SELECT setseed($seed);
 CREATE TEMP TABLE codes (code text);
 DO \$do\$
 DECLARE
-	good bytea := (SELECT batch FROM batches ORDER BY length(batch) DESC LIMIT 1);
+	good bytea := (SELECT string_agg(batch, NULL) FROM batches);
 	bad bytea;
 BEGIN
 	FOR i IN 1 .. $iterations LOOP
