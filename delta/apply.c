@@ -19,6 +19,7 @@
 #include "key_order.h"
 #include "miscadmin.h"
 #include "row_finder.h"
+#include "table_index.h"
 #include "table_writer.h"
 
 /* Everything one call of apply_delta needs, so that it fits through table_write_tagged. */
@@ -384,7 +385,7 @@ write_delta(void *argument)
 	{
 		apply->finder = row_finder_open(apply->writer, apply->locator);
 		apply->pair_updates =
-			!table_writer_has_other_unique_index(apply->writer, apply->locator->index_oid);
+			!table_index_other_is_unique(apply->writer, row_finder_index(apply->finder));
 		write_net_rows(apply, apply->delta);
 		row_finder_close(apply->finder);
 	}

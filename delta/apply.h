@@ -18,7 +18,7 @@
 /* How rows of a table are found. */
 typedef struct RowLocator
 {
-	Oid			index_oid;		/* a btree; InvalidOid: no rows are ever looked up (a table of one row at most is scanned) */
+	Oid			index_oid;		/* a btree, or an equal one if it is gone; InvalidOid: no rows are ever looked up (a table of one row at most is scanned) */
 	bool		by_row_hash;	/* the index is on pgtrickle.row_hash(ROW(all columns)) */
 	int			nkeys;			/* else: the key columns, in the index's order; the index may be non-unique.  NULL finds NULL */
 	AttrNumber *key_attnos;

@@ -16,6 +16,7 @@
 #include "key_order.h"
 #include "miscadmin.h"
 #include "row_finder.h"
+#include "table_index.h"
 #include "table_writer.h"
 
 /* A recomputed row of the present key. */
@@ -356,7 +357,7 @@ init_replace(Replace *replace)
 			 RelationGetRelationName(replace->relation));
 	replace->order = key_order_of_index(row_finder_index(replace->finder), locator->nkeys);
 	replace->pair_updates =
-		!table_writer_has_other_unique_index(replace->writer, locator->index_oid);
+		!table_index_other_is_unique(replace->writer, row_finder_index(replace->finder));
 	replace->inserts = rowset_create("inserts", replace->rows->tupdesc);
 	replace->live_tupdesc = table_live_tupdesc(replace->relation);
 	replace->old_slot =

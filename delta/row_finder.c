@@ -14,6 +14,7 @@
 #include "consolidate.h"
 #include "miscadmin.h"
 #include "row_text.h"
+#include "table_index.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
@@ -80,10 +81,9 @@ init_index(RowFinder *finder)
 	TableWriter		 *writer = finder->writer;
 	const RowLocator *locator = finder->locator;
 
-	finder->index = table_writer_index(writer, locator->index_oid);
+	finder->index = table_index_find(writer, locator);
 	finder->nkeys = locator->by_row_hash ? 1 : locator->nkeys;
-	if (finder->index->rd_rel->relam != BTREE_AM_OID ||
-		finder->nkeys > finder->index->rd_index->indnkeyatts)
+	if (finder->nkeys > finder->index->rd_index->indnkeyatts)
 		elog(ERROR, "index \"%s\" does not fit the key of its table",
 			 RelationGetRelationName(finder->index));
 	finder->equal = palloc(Max(finder->nkeys, 1) * sizeof(ScanKeyData));

@@ -130,6 +130,8 @@ stage_expect(Stage *stage, int set, Oid relid, const Bitmapset *used_attnos)
 		stage->expectations = lappend(stage->expectations, expectation);
 	}
 	expectation->used_attnos = bms_add_members(expectation->used_attnos, used_attnos);
+	if (bms_is_member(0, used_attnos))
+		elog(ERROR, "the whole row of relation %u is expected instead of its columns", relid);
 	MemoryContextSwitchTo(oldcontext);
 }
 

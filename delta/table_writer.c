@@ -103,35 +103,6 @@ table_writer_counts(TableWriter *writer)
 	return counts;
 }
 
-Relation
-table_writer_index(TableWriter *writer, Oid index_oid)
-{
-	for (int i = 0; i < writer->rri->ri_NumIndices; i++)
-	{
-		Relation index = writer->rri->ri_IndexRelationDescs[i];
-
-		if (RelationGetRelid(index) == index_oid && index->rd_index->indisvalid)
-			return index;
-	}
-	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-					errmsg("index by which rows of table \"%s\" are found is missing or not valid",
-						   RelationGetRelationName(writer->relation)),
-					errdetail("The index had the OID %u.", index_oid)));
-}
-
-bool
-table_writer_has_other_unique_index(TableWriter *writer, Oid index_oid)
-{
-	for (int i = 0; i < writer->rri->ri_NumIndices; i++)
-	{
-		Form_pg_index index = writer->rri->ri_IndexRelationDescs[i]->rd_index;
-
-		if (index->indexrelid != index_oid && (index->indisunique || index->indisexclusion))
-			return true;
-	}
-	return false;
-}
-
 /* ------------------------------------------------------------------------------------------------
  * Layouts
  */

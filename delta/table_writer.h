@@ -65,12 +65,6 @@ extern void table_writer_close(TableWriter *writer);
 /* What has been done, as apply.h wants it told. */
 extern ApplyCounts table_writer_counts(TableWriter *writer);
 
-/* An index of the table that is open in the writer; an ERROR if it is not there or not usable. */
-extern Relation table_writer_index(TableWriter *writer, Oid index_oid);
-
-/* Another index than `index_oid` allows some rows only once. */
-extern bool table_writer_has_other_unique_index(TableWriter *writer, Oid index_oid);
-
 /*
  * Copies the table's row in `found` into live layout.  `flatten`: values stored out of line are fetched (into
  * the current context), for rows that outlive this version.

@@ -91,8 +91,9 @@ sub random_delta
 		}
 		elsif ($unique_key && exists $keys{ key_of(@new) })    # replaces the row of an equal key
 		{
-			my $old = (grep { $bag->{$_}[0] > 0 && key_of(@{ $bag->{$_}[1] }) eq key_of(@new) }
-				  sort keys %$bag)[0];
+			my $old = (
+				grep { $bag->{$_}[0] > 0 && key_of(@{ $bag->{$_}[1] }) eq key_of(@new) }
+				sort keys %$bag)[0];
 			next if !defined $old;
 			$change->(-1, @{ $bag->{$old}[1] });
 			$change->(1, @new);
@@ -236,9 +237,50 @@ like(
 	'a delta with other columns');
 is($node->sql('SELECT count(*), sum(amount) FROM accounts'), '2|3', 'nothing was written');
 
+# Indexes come and go: REINDEX CONCURRENTLY puts one with another OID in the place of the one that is remembered.  Here
+# a twin table's index stands for that one.
+$node->sql(
+	q{CREATE TABLE pairs (gone integer, a integer, b text);
+	ALTER TABLE pairs DROP COLUMN gone;
+	INSERT INTO pairs VALUES (1, 'x'), (1, 'x'), (2, NULL);
+	CREATE TABLE twin_accounts (LIKE accounts);
+	CREATE INDEX twin_accounts_id ON twin_accounts (id);
+	CREATE TABLE twin_pairs (a integer, b text);
+	CREATE INDEX twin_pairs_hash ON twin_pairs (storage_test.row_hash(ROW(a, b)))});
+foreach my $case (
+	[
+		'accounts', 'twin_accounts_id',
+		'id', 'storage_test.row_hash(ROW(id))',
+		q{SELECT 1, 'one', 1::numeric, -1}
+	],
+	[
+		'pairs',
+		'twin_pairs_hash',
+		'storage_test.row_hash(ROW(a, b))',
+		'storage_test.row_hash(ROW(b, a))',
+		q{SELECT 1, 'x', -1}
+	])
+{
+	my ($table, $index, $right, $wrong, $query) = @$case;
+
+	$node->sql(
+		"DROP INDEX IF EXISTS accounts_id;
+		CREATE INDEX ON $table ($wrong); CREATE INDEX ON $table ($right) WHERE 1 < 0");
+	like(
+		$node->psql_error("SELECT storage_test.apply('$table', '$index', true, \$\$$query\$\$)"),
+		qr/^42704: table "$table" has lost the index .*\nHINT:  Run CREATE INDEX ON public.$table \((id|pgtrickle.row_hash\(ROW\(a, b\)\))\)\./,
+		"$table: without its index the error says how to make one");
+	$node->sql("CREATE INDEX ON $table ($right)");
+	is( $node->sql(
+			"SELECT storage_test.apply('$table', '$index', true, \$\$$query\$\$)->>'deleted'"),
+		'1',
+		"$table: another index on the same will do");
+}
+
 # Marked writes do not reach a consumer of the stream that asks for local changes only, others do.
 $node->sql(
-	q{SELECT pg_create_logical_replication_slot('watch', 'test_decoding');
+	q{CREATE UNIQUE INDEX accounts_id ON accounts (id);
+	SELECT pg_create_logical_replication_slot('watch', 'test_decoding');
 	SELECT storage_test.apply('accounts', 'accounts_id', true, $$SELECT 5, 'five', 5::numeric, 1$$);
 	SELECT storage_test.apply('accounts', 'accounts_id', false, $$SELECT 6, 'six', 6::numeric, 1$$)});
 apply_error(q{SELECT 7, 'seven', 7000::numeric, 1});
