@@ -99,14 +99,14 @@ foreach my $world (1 .. $worlds)
 	{
 		foreach (1 .. 1 + int rand 6)
 		{
-			$node->psql('postgres', random_transaction(@tables));
+			$node->sql(random_transaction(@tables));
 			disturb();
 		}
 		last if !compare_all("world $world, round $round", %query_of);
 	}
 	check_fallbacks("world $world: no full refresh without a TRUNCATE");
-	$node->sql("SELECT pgtrickle.drop_stream_table('$_', true)")
-	  foreach grep { $node->sql("SELECT to_regclass('$_') IS NOT NULL") eq 't' } keys %query_of;
+	# later ones read earlier ones, never the other way round
+	$node->drop_stream_table("st$_") foreach reverse 1 .. $tables_per_world;
 	$node->sql("DROP TABLE $_->{name}") foreach @tables;
 }
 

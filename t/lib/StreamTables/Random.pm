@@ -199,8 +199,8 @@ sub over_stream_tables_query
 	return pick(
 		"SELECT u.$column AS c, count(*) AS n FROM $name u GROUP BY u.$column",
 		"SELECT DISTINCT u.$column AS c FROM $name u",
-		"SELECT u.$column::text AS a, v.$other_column::text AS b FROM $name u JOIN $other v ON u.$column::text = v.$other_column::text",
-		"SELECT t.id, u.$column AS c FROM $table t JOIN $name u ON u.$column::text = t.k::text WHERE t.id % 3 = 1");
+		"SELECT u.${column}::text AS a, v.${other_column}::text AS b FROM $name u JOIN $other v ON u.${column}::text = v.${other_column}::text",
+		"SELECT t.id, u.$column AS c FROM $table t JOIN $name u ON u.${column}::text = t.k::text WHERE t.id % 3 = 1");
 }
 
 sub random_query
