@@ -43,9 +43,12 @@ find_pg_config()
 # Builds the tree and installs it into the server, with sudo only if that place is not ours.
 build_and_install()
 {
+	local quiet=(--silent --no-print-directory)
+	local install=(make "${quiet[@]}" -C "$top" install "PG_CONFIG=$PG_CONFIG")
+
+	say "building for $("$PG_CONFIG" --version)"
 	export PG_CONFIG
-	make --no-print-directory -C "$top" all
-	local install=(make --no-print-directory -C "$top" install "PG_CONFIG=$PG_CONFIG")
+	make "${quiet[@]}" --jobs="$(nproc)" -C "$top" all
 	if [ -w "$("$PG_CONFIG" --pkglibdir)" ] && [ -w "$("$PG_CONFIG" --bindir)" ] &&
 		[ -w "$("$PG_CONFIG" --sharedir)/extension" ]; then
 		"${install[@]}"
