@@ -121,6 +121,7 @@ def describe_machine(cluster):
         "commit    %s" % (commit or "unknown"),
         "machine   %d x %s, %.0f GB, Linux %s" % (len(models), models[0] if models else platform.machine(),
                                                   memory_kb / 1024 / 1024, platform.release()),
+        "load      %.1f processes in the minute before" % os.getloadavg()[0],
         "server    PostgreSQL %s" % cluster.sql("SHOW server_version"),
         "settings  %s" % ", ".join("%s %s" % (name, value) for name, value in cluster.settings.items()
                                    if name not in ("listen_addresses", "timezone")),
