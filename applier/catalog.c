@@ -122,6 +122,23 @@ sort_upstream_first(Catalog *catalog)
 	catalog->tables = sorted;
 }
 
+/*
+ * Who reads a stopped stream table stands still with it.  Nothing is kept for either, in memory or
+ * in the WAL; when it is set going again, both are filled again.
+ */
+static void
+stop_consumers(Catalog *catalog)
+{
+	for (size_t i = 0; i < catalog->count; i++)
+	{
+		StreamTable *table = catalog->tables[i];
+
+		for (size_t j = 0; j < table->upstream_count; j++)
+			table->is_active &= table->upstream[j]->is_active;
+		table->run.was_inactive = !table->is_active;
+	}
+}
+
 static int
 compare_readers(const void *a, const void *b)
 {
@@ -162,6 +179,7 @@ catalog_finish(Catalog *catalog)
 {
 	link_upstream(catalog);
 	sort_upstream_first(catalog);
+	stop_consumers(catalog);
 	index_readers(catalog);
 }
 
@@ -367,7 +385,6 @@ load_stream_table(Catalog *catalog, const PGresult *result, int row, Micros now,
 	table->needs_refill = PQgetvalue(result, row, COLUMN_NEEDS_REFILL)[0] == 't';
 	if (reason != NULL)
 		table->refill_reason = memory_copy_text(reason);
-	table->run.was_inactive = !table->is_active;
 	table->run.failures = (int) number_or_zero(result, row, COLUMN_CONSECUTIVE_ERRORS);
 	if (table->run.failures > 0)
 		table->run.retry_at = now + (Micros) number_or_zero(result, row, COLUMN_RETRY_MS) * 1000;

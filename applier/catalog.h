@@ -53,10 +53,14 @@ typedef struct StreamTableRun
 
 struct StreamTable
 {
-	int64_t		  pgt_id;
-	Oid			  relid;
-	char		 *name; /* schema.name */
-	bool		  is_active;
+	int64_t pgt_id;
+	Oid		relid;
+	char   *name; /* schema.name */
+	bool	is_active;
+	/*
+		 * neither it nor anything upstream was stopped */ /* neither it nor anything upstream was
+		 * stopped
+		 */
 	ScheduleKind  schedule;
 	Micros		  interval;
 	Oid			 *sources;

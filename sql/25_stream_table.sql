@@ -52,6 +52,30 @@ COMMENT ON FUNCTION pgtrickle.stream_table_report(text, boolean) IS
 	'the delta program of a stream table that the caller may read';
 
 /*
+ * While a stream table is stopped the applier keeps nothing for it, nor for what reads it, which stands still with it.  So all of
+ * them are filled again when it goes on.
+ */
+CREATE FUNCTION pgtrickle.fill_with_consumers(stopped bigint[], reason text) RETURNS void
+	LANGUAGE sql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH RECURSIVE standing (pgt_id) AS (
+		SELECT unnest(stopped)
+		UNION
+		SELECT consumer.pgt_id
+		FROM standing
+		JOIN pgtrickle.pgt_definitions d USING (pgt_id)
+		JOIN pgtrickle.pgt_sources consumer ON consumer.source_relid = d.relid
+	)
+	UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = coalesce(refill_reason, reason)
+	WHERE pgt_id IN (SELECT s.pgt_id FROM standing s)
+$$;
+COMMENT ON FUNCTION pgtrickle.fill_with_consumers(bigint[], text) IS
+	'marks stream tables that were stopped, and all that read them, to be filled again';
+REVOKE ALL ON FUNCTION pgtrickle.fill_with_consumers(bigint[], text) FROM PUBLIC;
+
+
+/*
  * What change_definition() does when the caller may: never called directly.  `changes` has been checked; absent keys stay as they are.
  *
  * A stream table that did not follow for a while is filled again, since the applier does not keep changes for it meanwhile.
@@ -98,10 +122,8 @@ BEGIN
 	WHERE pgt_id = changed_id;
 
 	IF new_status IN ('ACTIVE', 'INITIALIZING') AND old.status IN ('PAUSED', 'SUSPENDED', 'ERROR') THEN
-		UPDATE pgtrickle.pgt_frontiers SET
-			consecutive_errors = 0, retry_at = NULL,
-			needs_refill = true, refill_reason = coalesce(refill_reason, 'resumed')
-		WHERE pgt_id = changed_id;
+		UPDATE pgtrickle.pgt_frontiers SET consecutive_errors = 0, retry_at = NULL WHERE pgt_id = changed_id;
+		PERFORM pgtrickle.fill_with_consumers(ARRAY[changed_id], 'resumed');
 	END IF;
 	IF changes ? 'refill' THEN
 		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = changes->>'refill', retry_at = NULL

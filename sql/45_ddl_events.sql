@@ -128,9 +128,8 @@ BEGIN
 	)
 	SELECT array_agg(r.pgt_id) INTO retried FROM resumed r;
 	IF retried IS NOT NULL THEN
-		UPDATE pgtrickle.pgt_frontiers SET
-			consecutive_errors = 0, retry_at = NULL, needs_refill = true, refill_reason = 'a source has changed'
-		WHERE pgt_id = ANY (retried);
+		UPDATE pgtrickle.pgt_frontiers SET consecutive_errors = 0, retry_at = NULL WHERE pgt_id = ANY (retried);
+		PERFORM pgtrickle.fill_with_consumers(retried, 'a source has changed');
 		PERFORM pgtrickle.definitions_changed();
 	END IF;
 END
