@@ -6,10 +6,10 @@
  *
  *     planned -> persisted -> flushed -> acknowledged
  *
- * Planned by plan_ack_lsn; persisted when a tick or heartbeat that carries it has committed; flushed
- * when the WAL behind that commit is on disk.  A tick commits without waiting for the disk; that its
- * commit is flushed is known when the stream position has passed the insert position read after the
- * commit, because a walsender sends only what is flushed.
+ * Planned by plan_ack_lsn; persisted when a tick or heartbeat that carries it has committed;
+ * flushed when the WAL behind that commit is on disk.  A tick commits without waiting for the disk;
+ * that its commit is flushed is known when the stream position has passed the insert position read
+ * after the commit, because a walsender sends only what is flushed.
  */
 #ifndef PGTRICKLE_APPLIER_ACK_H
 #define PGTRICKLE_APPLIER_ACK_H

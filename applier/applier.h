@@ -106,7 +106,7 @@ typedef struct Applier
 	Micros	  tick_when_waited;
 	Micros	  next_due;
 	Lsn		  persisted_ack_lsn;
-	Lsn		  persisted_insert_lsn; /* the WAL's end after the last persisting */
+	Lsn		  persisted_stream_lsn; /* the stream position at the last persisting */
 	Micros	  persisted_at;
 	Snapshot *settle_snapshot; /* of a heartbeat; waits until the stream has reached its position */
 	Lsn		  settle_insert_lsn;

@@ -213,6 +213,7 @@ start_stream(Applier *applier, Error *error)
 	text_append(&interest, "");
 	for (size_t i = 0; i < count; i++)
 		text_append_format(&interest, "%s%u", i > 0 ? "," : "", relids[i]);
+	intake_note_carried(applier->intake, relids, count);
 	free(relids);
 	free(applier->interest);
 	applier->interest = interest.data;

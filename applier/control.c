@@ -44,12 +44,9 @@ control_send_heartbeat(Control *control, Lsn ack_lsn, Lsn stream_lsn, Error *err
 	control->heartbeat_is_running = true;
 	control->heartbeat_is_done = false;
 	control->heartbeat_ack_lsn = ack_lsn;
+	control->heartbeat_stream_lsn = stream_lsn;
 
-	/*
-	 * The second question is a transaction of its own, so it is read after the commit of the first.
-	 */
-	return enqueue(control, CONTROL_HEARTBEAT, sql_heartbeat, 2, values, error) &&
-		   enqueue(control, CONTROL_HEARTBEAT, sql_insert_lsn, 0, NULL, error);
+	return enqueue(control, CONTROL_HEARTBEAT, sql_heartbeat, 2, values, error);
 }
 
 bool
@@ -68,22 +65,13 @@ control_send_failed(Control *control, int64_t pgt_id, const char *sqlstate, cons
 static bool
 take_heartbeat(Control *control, const PGresult *result, Error *error)
 {
-	if (PQnfields(result) == 2)
-	{
-		snapshot_release(control->heartbeat_snapshot);
-		control->heartbeat_snapshot = NULL;
-		if (!snapshot_parse(PQgetvalue(result, 0, 0), &control->heartbeat_snapshot, error))
-			return false;
-		if (!lsn_parse(PQgetvalue(result, 0, 1), &control->heartbeat_snapshot_insert_lsn))
-			return error_set(error, FAIL_FATAL, "heartbeat returned \"%s\" in place of an LSN",
-							 PQgetvalue(result, 0, 1));
-		return true;
-	}
-	if (!lsn_parse(PQgetvalue(result, 0, 0), &control->heartbeat_insert_lsn))
-		return error_set(error, FAIL_FATAL, "unexpected insert position \"%s\"",
-						 PQgetvalue(result, 0, 0));
-	control->heartbeat_is_running = false;
-	control->heartbeat_is_done = true;
+	snapshot_release(control->heartbeat_snapshot);
+	control->heartbeat_snapshot = NULL;
+	if (!snapshot_parse(PQgetvalue(result, 0, 0), &control->heartbeat_snapshot, error))
+		return false;
+	if (!lsn_parse(PQgetvalue(result, 0, 1), &control->heartbeat_snapshot_insert_lsn))
+		return error_set(error, FAIL_FATAL, "heartbeat returned \"%s\" in place of an LSN",
+						 PQgetvalue(result, 0, 1));
 	return true;
 }
 
@@ -96,6 +84,12 @@ take_answer(Control *control, const PGresult *result, Error *error)
 
 	if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
 	{
+		/* The commit came with the sync, not with the answer. */
+		if (command == CONTROL_HEARTBEAT)
+		{
+			control->heartbeat_is_running = false;
+			control->heartbeat_is_done = true;
+		}
 		control->queue_length--;
 		memmove(control->queue, control->queue + 1,
 				(size_t) control->queue_length * sizeof(control->queue[0]));

@@ -31,9 +31,9 @@ typedef struct Control
 	bool	  heartbeat_is_running;
 	bool	  heartbeat_is_done; /* whoever uses the answer resets this */
 	Lsn		  heartbeat_ack_lsn;
+	Lsn		  heartbeat_stream_lsn;
 	Snapshot *heartbeat_snapshot;
 	Lsn		  heartbeat_snapshot_insert_lsn; /* read after the snapshot */
-	Lsn		  heartbeat_insert_lsn; /* read after the commit */
 } Control;
 
 extern void control_reset(Control *control);

@@ -91,7 +91,7 @@ copy_line(char *target, size_t size, const char *source)
 	}
 	for (char *c = target; *c != '\0'; c++)
 	{
-		if (*c == '\n')
+		if (*c == '\n' || *c == '\t')
 			*c = ' ';
 	}
 }

@@ -56,6 +56,7 @@ void
 intake_free(Intake *intake)
 {
 	free(intake->catalog_changes);
+	free(intake->carried);
 	free(intake);
 }
 
@@ -64,7 +65,7 @@ intake_free(Intake *intake)
  */
 
 static void
-miss_changes(StreamTable *table, Lsn commit_lsn, const char *reason)
+miss_changes(Intake *intake, StreamTable *table, Lsn commit_lsn, const char *reason)
 {
 	if (!table->run.missed_changes)
 	{
@@ -72,27 +73,66 @@ miss_changes(StreamTable *table, Lsn commit_lsn, const char *reason)
 		log_event(LEVEL_WARNING, "stream table \"%s\" will be refreshed in full: %s (first at %s)",
 				  table->name, reason, lsn_text(commit_lsn).text);
 	}
+	intake->schedule->is_dirty = true;
 	table->run.missed_changes = true;
 	table->run.missed_lsn = lsn_min(table->run.missed_lsn, commit_lsn);
 }
 
 /*
  * Rows of this relation did not come, or could not be kept: whoever reads it cannot go on by delta.
+ * Does anybody?
  */
-static void
+static bool
 record_missed(Intake *intake, Xid xid, Oid relid, Lsn commit_lsn, const char *reason)
 {
 	size_t		  count = 0;
 	const Reader *readers = NULL;
+	bool		  was_wanted = false;
 
 	settle_add_skipped(intake->settle, xid, relid, commit_lsn);
 	if (intake->catalog != NULL)
 		readers = catalog_readers(intake->catalog, relid, &count);
 	for (size_t i = 0; i < count; i++)
 	{
-		if (stream_table_wants(readers[i].table, xid))
-			miss_changes(readers[i].table, commit_lsn, reason);
+		if (!stream_table_wants(readers[i].table, xid))
+			continue;
+		miss_changes(intake, readers[i].table, commit_lsn, reason);
+		was_wanted = true;
 	}
+	return was_wanted;
+}
+
+static bool
+stream_carries(const Intake *intake, Oid relid)
+{
+	for (size_t i = 0; i < intake->carried_count; i++)
+	{
+		if (intake->carried[i] == relid)
+			return true;
+	}
+	return false;
+}
+
+void
+intake_note_carried(Intake *intake, const Oid *relids, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+	{
+		if (stream_carries(intake, relids[i]))
+			continue;
+		intake->carried = memory_grow_array(intake->carried, intake->carried_count,
+											&intake->carried_capacity, sizeof(Oid));
+		intake->carried[intake->carried_count++] = relids[i];
+	}
+}
+
+/* The plugin left out rows of a relation.  Should it have been told that somebody reads it? */
+static void
+take_skipped(Intake *intake, const Transaction *open, Oid relid)
+{
+	if (record_missed(intake, open->xid, relid, open->commit_lsn, MISSED_SKIPPED) &&
+		!stream_carries(intake, relid))
+		intake->stream_lacks_relations = true;
 }
 
 /* Puts the transaction on the pending list of a stream table, once. */
@@ -106,6 +146,7 @@ add_pending(Intake *intake, StreamTable *table, Transaction *transaction)
 	pending_append(intake->buffer, pending, transaction);
 	table->run.has_news = true;
 	table->run.deferred_until = 0;
+	intake->schedule->is_dirty = true;
 }
 
 /*
@@ -255,6 +296,7 @@ take_interest(Intake *intake, const MessageWords *words)
 	 * The position before the message, so that the plugin sees it again after a reconnect: only
 	 * then does it know of this interest while the transaction is still running.
 	 */
+	intake_note_carried(intake, relids, count);
 	settle_add_pin(intake->settle, strtoull(words->words[1], NULL, 10), relids, count,
 				   intake->stream_lsn);
 	free(relids);
@@ -350,7 +392,8 @@ visit_missed(Oid relid, void *context)
 {
 	Missing *missing = context;
 
-	record_missed(missing->intake, missing->xid, relid, missing->commit_lsn, missing->reason);
+	(void) record_missed(missing->intake, missing->xid, relid, missing->commit_lsn,
+						 missing->reason);
 }
 
 /*
@@ -445,8 +488,7 @@ take_other(Intake *intake, const RecordView *record, int64_t server_time, Error 
 			take_message(intake, &record->message);
 			return true;
 		case KIND_SKIPPED:
-			record_missed(intake, open->xid, record->skipped_relid, open->commit_lsn,
-						  MISSED_SKIPPED);
+			take_skipped(intake, open, record->skipped_relid);
 			return true;
 		case KIND_COMMIT:
 			return take_commit(intake, &record->commit, error);
@@ -572,7 +614,7 @@ intake_check_missed(Intake *intake, StreamTable *table)
 		first =
 			lsn_min(first, settle_first_missed(intake->settle, table->sources[i], table->frontier));
 	if (first != LSN_MAX)
-		miss_changes(table, first, MISSED_SKIPPED);
+		miss_changes(intake, table, first, MISSED_SKIPPED);
 }
 
 /*
@@ -603,6 +645,7 @@ void
 intake_use_catalog(Intake *intake, Catalog *catalog, const Catalog *old)
 {
 	intake->catalog = catalog;
+	intake->schedule->is_dirty = true;
 	for (Transaction *transaction = intake->buffer->first; transaction != NULL;
 		 transaction = transaction->next)
 	{
@@ -643,7 +686,7 @@ give_up_pending(Intake *intake, StreamTable *table)
 	{
 		Transaction *transaction = pending->items[i];
 
-		miss_changes(table, transaction->commit_lsn, MISSED_TOO_LARGE);
+		miss_changes(intake, table, transaction->commit_lsn, MISSED_TOO_LARGE);
 		/* No snapshot has seen it: the full refresh might not see it either. */
 		if (!transaction->is_settled)
 		{

@@ -39,6 +39,15 @@ typedef struct Intake
 	size_t		   catalog_change_capacity;
 	uint64_t	   ddl_count; /* moves when names of sources may have changed */
 
+	/*
+	 * The relations whose rows the plugin was told to send.  When it leaves out one that somebody
+	 * reads, because nobody told it, the stream has to be started again.
+	 */
+	Oid	  *carried;
+	size_t carried_count;
+	size_t carried_capacity;
+	bool   stream_lacks_relations;
+
 	uint64_t transactions_received;
 	uint64_t rows_received;
 } Intake;
@@ -52,6 +61,9 @@ extern void	   intake_free(Intake *intake);
  */
 extern bool intake_batch(Intake *intake, const void *data, size_t length, int64_t server_time,
 						 Error *error) MUST_CHECK;
+
+/* These relations are on the interest list that the stream was started with. */
+extern void intake_note_carried(Intake *intake, const Oid *relids, size_t count);
 
 extern void intake_keepalive(Intake *intake, Lsn wal_end);
 

@@ -34,6 +34,9 @@
 #define SOFT_DELAY_FIRST (10 * INT64_C(1000))
 #define SOFT_DELAY_MAX (5 * MICROS_PER_SECOND)
 
+/* So often a relation may be missing before its stream table is blamed. */
+#define MISSING_RETRIES_MAX 3
+
 #define RELOAD_DELAY_FIRST INT64_C(1000)
 #define RELOAD_DELAY_MAX (100 * INT64_C(1000))
 
@@ -259,10 +262,10 @@ advance_catalog(Applier *applier, Micros now, Error *error)
  */
 
 static void
-note_persisted(Applier *applier, Lsn ack_lsn, Lsn insert_lsn, Micros now)
+note_persisted(Applier *applier, Lsn ack_lsn, Lsn stream_lsn, Micros now)
 {
 	applier->persisted_ack_lsn = ack_lsn;
-	applier->persisted_insert_lsn = insert_lsn;
+	applier->persisted_stream_lsn = stream_lsn;
 	applier->persisted_at = now;
 }
 
@@ -296,22 +299,33 @@ tick_was_committed(Applier *applier, Micros now)
 	applier->tick_failures = 0;
 	applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
-	note_persisted(applier, tick->persisted_ack_lsn, tick->commit_insert_lsn, now);
+	note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
 	defer_invisible(applier, now);
 }
 
-/* Failures that go away by themselves and say nothing about a stream table. */
 static bool
-is_soft(const Error *error)
+is_one_of(const Error *error, const char *const *sqlstates)
 {
-	static const char *const soft[] = {"40001", "40P01", "55P03"};
-
-	for (size_t i = 0; i < sizeof(soft) / sizeof(soft[0]); i++)
+	for (; *sqlstates != NULL; sqlstates++)
 	{
-		if (error_is(error, soft[i]))
+		if (error_is(error, *sqlstates))
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Failures that go away by themselves and say nothing about a stream table.  One of them is that
+ * somebody has dropped a relation since our snapshot: with the catalog read again it is gone,
+ * unless the fault lies elsewhere and stays.
+ */
+static bool
+is_soft(const Error *error, int failures)
+{
+	static const char *const soft[] = {"40001", "40P01", "55P03", NULL};
+	static const char *const missing[] = {"42P01", "42704", "XX000", NULL};
+
+	return is_one_of(error, soft) || (failures <= MISSING_RETRIES_MAX && is_one_of(error, missing));
 }
 
 static size_t
@@ -380,7 +394,7 @@ tick_has_failed(Applier *applier, Micros now, Error *error)
 	/* Somebody else may have moved frontiers; after a failure nothing is taken for granted. */
 	wish_catalog(applier, now);
 
-	if (is_soft(failure))
+	if (is_soft(failure, applier->tick_failures))
 	{
 		log_event(LEVEL_DEBUG, "tick will be tried again: %s", failure->message);
 		if (applier->tick.failed_at_lock || applier->tick_failures > 3)
@@ -426,6 +440,7 @@ tick_is_over(Applier *applier, Micros now, Error *error)
 	bool		handled = true;
 
 	applier->tick.outcome = TICK_NO_OUTCOME;
+	applier->schedule->is_dirty = true;
 	schedule_requests_end(applier->schedule, applier->catalog, outcome == TICK_COMMITTED);
 	if (outcome != TICK_TOO_FAR_BEHIND)
 		applier->tick_when_waited = 0;
@@ -479,14 +494,16 @@ consider_tick(Applier *applier, Micros now, Error *error)
 	bool may_wait_long =
 		under_pressure || (applier->tick_when_waited != 0 && now >= applier->tick_when_waited);
 
-	applier->next_due = applier->tick_at;
-	if (now < applier->tick_at)
-		return true;
-	if (must_wait_for_stream(applier, now))
+	if (now < applier->tick_at || must_wait_for_stream(applier, now))
 	{
-		applier->next_due = applier->tick_when_waited;
+		applier->next_due = now < applier->tick_at ? applier->tick_at : applier->tick_when_waited;
+		applier->schedule->is_dirty = true;
 		return true;
 	}
+
+	/* Much wakes the loop that makes nothing due, such as what others write. */
+	if (!applier->schedule->is_dirty && now < applier->next_due && !under_pressure)
+		return true;
 	if (schedule_choose(applier->schedule, applier->catalog, now, under_pressure,
 						&applier->next_due) > 0)
 		return tick_start(&applier->tick, may_wait_long, now, error);
@@ -513,6 +530,10 @@ use_refresh_connection(Applier *applier, Micros now, Error *error)
 		return false;
 	if (applier->tick.state != TICK_IDLE || applier->catalog_is_loading || applier->stop_requested)
 		return true;
+
+	if (applier->intake->stream_lacks_relations)
+		return error_set(error, FAIL_RETRY,
+						 "stream tables read relations that the stream does not carry");
 
 	/* Failures must be recorded before they are read back. */
 	if (applier->intake->catalog_change_count > 0 && applier->catalog_reload_delay == 0)
@@ -547,7 +568,7 @@ take_heartbeat(Applier *applier, Micros now)
 		return;
 	control->heartbeat_is_done = false;
 	ack_flushed(&applier->ack, control->heartbeat_ack_lsn);
-	note_persisted(applier, control->heartbeat_ack_lsn, control->heartbeat_insert_lsn, now);
+	note_persisted(applier, control->heartbeat_ack_lsn, control->heartbeat_stream_lsn, now);
 
 	/*
 	 * An earlier one that still waits is not replaced, or a busy stream would never settle
@@ -572,7 +593,7 @@ heartbeat_due(const Applier *applier)
 	if (applier->control.heartbeat_is_running || applier->tick.state != TICK_IDLE ||
 		!control_has_room(&applier->control))
 		return MICROS_NEVER;
-	if (intake->stream_lsn < applier->persisted_insert_lsn + HEARTBEAT_WAL_BYTES_MIN)
+	if (intake->stream_lsn < applier->persisted_stream_lsn + HEARTBEAT_WAL_BYTES_MIN)
 		return MICROS_NEVER;
 	if (applier->settle->entry_count > UNSETTLED_MAX && applier->settle_snapshot == NULL)
 		return 0;

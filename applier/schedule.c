@@ -76,6 +76,7 @@ schedule_request(Schedule *schedule, int64_t pgt_id, const char *nonce, Lsn hold
 	request->hold_lsn = hold_lsn;
 	request->in_tick = false;
 	request->is_new = true;
+	schedule->is_dirty = true;
 }
 
 static bool
@@ -298,13 +299,24 @@ interval_margin(const Schedule *schedule, const StreamTable *table)
 	return margin < table->interval / 4 ? margin : table->interval / 4;
 }
 
+/*
+ * Does a full refresh have to come at once, whatever the schedule?  One that missed changes is
+ * right at its frontier; only its next refresh has to be a full one.
+ */
+static bool
+refill_is_urgent(const Schedule *schedule, const StreamTable *table)
+{
+	return table->needs_refill || table->frontier == NULL ||
+		   table->frontier->xmin < schedule->valid_xid;
+}
+
 /* When its schedule wants it, failures and invisible transactions left aside. */
 static Micros
 scheduled_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
 {
 	if (table->pending_since == MICROS_NEVER)
 		return MICROS_NEVER;
-	if (schedule_refill_reason(schedule, table) != NULL)
+	if (refill_is_urgent(schedule, table))
 		return table->ready_at;
 	switch (table->schedule)
 	{
@@ -353,6 +365,7 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 	size_t		 chosen = 0;
 
 	*next_due = MICROS_NEVER;
+	schedule->is_dirty = false;
 	wake_requested(schedule, catalog);
 	for (size_t i = 0; i < catalog->count; i++)
 	{

@@ -24,9 +24,9 @@ typedef struct Request
 {
 	int64_t pgt_id; /* SCHEDULE_ALL: every one */
 	char   *nonce; /* of a verification; NULL: refresh */
-	Lsn	 hold_lsn; /* before the message: unanswered, it is read again */
-	bool in_tick; /* the running tick answers it */
-	bool is_new;
+	Lsn		hold_lsn; /* before the message: unanswered, it is read again */
+	bool	in_tick; /* the running tick answers it */
+	bool	is_new;
 } Request;
 
 typedef struct Schedule
@@ -34,6 +34,7 @@ typedef struct Schedule
 	Request *requests;
 	size_t	 request_count;
 	size_t	 request_capacity;
+	bool	 is_dirty; /* since the last choice something may have become due */
 	bool	 chose_alone; /* the last choice was one that goes alone */
 	Xid		 valid_xid; /* fills with a lower xmin may miss changes: see tick.md section 7 */
 	Micros	 tick_duration; /* of recent ticks, to be early by that much */

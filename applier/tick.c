@@ -476,6 +476,7 @@ finish_committed(Tick *tick, Error *error)
 		log_committed(tick);
 	plan_committed(tick->plan, tick->intake, tick->own_xid);
 	tick->persisted_ack_lsn = tick->plan->ack_lsn;
+	tick->persisted_stream_lsn = tick->plan->stream_lsn;
 	finish(tick, TICK_COMMITTED);
 	return true;
 }

@@ -82,6 +82,7 @@ typedef struct Tick
 	bool		is_committed;
 	Lsn			commit_insert_lsn; /* read after the commit */
 	Lsn			persisted_ack_lsn; /* by the last one that was committed */
+	Lsn			persisted_stream_lsn;
 
 	LockList lock_lists[LOCK_LISTS_MAX];
 	size_t	 lock_list_count;

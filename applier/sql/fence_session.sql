@@ -6,4 +6,6 @@
  * must not stall the applier.
  */
 SELECT pg_catalog.set_config('synchronous_commit', 'local', false),
-	pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false);
+	pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
+	(SELECT count(pg_catalog.set_config(s.name, '0', false)) FROM pg_catalog.pg_settings s
+		WHERE s.name = 'idle_session_timeout');
