@@ -49,8 +49,9 @@ for name, query, goal in CASES:
         server.sql("".join("INSERT INTO events SELECT g, g %% 200, g %% 1000, now(), 'note ' || g, g %% 2 = 0, g / 7.0"
                            " FROM generate_series(%d, %d) g;\n" % (t * ROWS + 1, (t + 1) * ROWS)
                            for t in range(arguments.transactions)))
-        server.sql("SELECT pg_switch_wal()")
+        # one commit behind the end, so that pg_recvlogical sees at once that it is there
         end = server.sql("SELECT pg_current_wal_insert_lsn()")
+        server.sql("INSERT INTO events VALUES (0, 0, 0, now(), '', false, 0); SELECT pg_switch_wal()")
         changes = arguments.transactions * ROWS
         decode_seconds = decode_only(server, end)
         started = time.monotonic()
