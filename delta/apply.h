@@ -37,7 +37,8 @@ typedef struct ApplyCounts
  * Consolidates by image first; then, with a key, pairs one -old and one +new of equal key into an UPDATE (so that it can be HOT).  Order: deletes,
  * updates, inserts; keys in index order when there are many.  A row to delete or update is found by the locator and must be image-equal to the old row
  * (a bag deletes as many copies as the weight says).  A row that is not found, or is found too few times, is an ERROR XX001 with the
- * stream table's name: "multiplicity of a row in stream table ... would become -1", detail: the key or row.
+ * stream table's name: "multiplicity of a row in stream table ... would become -1", detail: the key or row.  Reads the table with the active
+ * snapshot, brought up to the present command: what this transaction has done before is seen.
  *
  * `hidden`: tag the written WAL so that the decoder drops it (origin DoNotReplicateId).
  * `net`: when not NULL receives the net delta (owned by the caller, named __pgt_delta_<relid>, relation's attribute numbers), for consumers of
@@ -94,8 +95,9 @@ extern void merge_group_delta(MergeTarget *target, Rowset *group_delta, Rowset *
 
 /*
  * Replaces all rows of `relation` whose key is among `keys` by `rows` (columns: the relation's live columns; every row's key is among the
- * keys; weights positive).  Appends to `out` (may be NULL) -old +new, already consolidated.  Several rows per key are fine.
- * `keys`: the key columns in the order of locator->key_attnos, distinct by the index's operators.  Writes only what differs.
+ * keys; weights positive).  Appends to `out` (may be NULL) -old +new, where no row both comes and goes.  Several rows per key are
+ * fine, as long as the rows of one key fit into memory.
+ * `keys`: the key columns in the order of locator->key_attnos; a key that is there twice counts once.  Writes only what differs.
  */
 extern ApplyCounts replace_by_key(Relation relation, const RowLocator *locator, Rowset *keys, Rowset *rows,
 								  bool hidden, Rowset *out, const char *stream_table_name);

@@ -42,12 +42,14 @@ row_text_key(TupleDesc tupdesc, int nkeys, const AttrNumber *attnos, const Datum
 	StringInfoData text;
 
 	initStringInfo(&text);
+	appendStringInfoChar(&text, '(');
 	for (int i = 0; i < nkeys; i++)
 	{
-		appendStringInfoString(&text, i == 0 ? "(" : ", ");
+		if (i > 0)
+			appendStringInfoString(&text, ", ");
 		appendStringInfoString(&text, NameStr(TupleDescAttr(tupdesc, attnos[i] - 1)->attname));
 	}
-	appendStringInfoString(&text, nkeys == 0 ? "()=(" : ")=(");
+	appendStringInfoString(&text, ")=(");
 	for (int i = 0; i < nkeys; i++)
 	{
 		if (i > 0)
@@ -64,9 +66,11 @@ row_text_row(TupleDesc tupdesc, int natts, const Datum *values, const bool *null
 	StringInfoData text;
 
 	initStringInfo(&text);
+	appendStringInfoChar(&text, '(');
 	for (int i = 0; i < natts; i++)
 	{
-		appendStringInfoString(&text, i == 0 ? "(" : ", ");
+		if (i > 0)
+			appendStringInfoString(&text, ", ");
 		if (text.len > ROW_BYTES_MAX)
 		{
 			appendStringInfoString(&text, "...");
