@@ -344,7 +344,7 @@ count_due(const Catalog *catalog, StreamTable **last)
 }
 
 /*
- * The tick failed, but because of whom?  From now on each of its stream tables goes alone until it
+ * The tick failed, but because of whom?  From now on each of its stream tables, also those that only came along, goes alone until it
  * has succeeded, so that one that cannot be locked does not stop the others.
  */
 static void
@@ -354,9 +354,9 @@ send_each_alone(const Catalog *catalog, Micros now)
 	{
 		StreamTable *table = catalog->tables[i];
 
-		if (!table->in_tick || !table->is_due)
+		if (!table->in_tick)
 			continue;
-		if (table->run.goes_alone)
+		if (table->is_due && table->run.goes_alone)
 		{
 			table->run.soft_failures++;
 			table->run.retry_at =

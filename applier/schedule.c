@@ -356,6 +356,18 @@ choose_with_upstream(StreamTable *table)
 	return chosen;
 }
 
+/*
+ * A transaction that arrives between the choice and the fence may concern a continuous stream table that had nothing pending.  It
+ * must take part then, or readers would see it older than its neighbours; so all of them are chosen, and locked for,
+ * and those without changes stay out when the plan is made.
+ */
+static bool
+comes_along(const StreamTable *table, Micros now)
+{
+	return table->schedule == SCHEDULE_CONTINUOUS && table->is_active && !table->run.goes_alone &&
+		   table->available_at <= now;
+}
+
 size_t
 schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pressure,
 				Micros *next_due)
@@ -398,6 +410,11 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 	for (size_t i = 0; i < catalog->count; i++)
 	{
 		if (catalog->tables[i]->is_due && !catalog->tables[i]->run.goes_alone)
+			chosen += choose_with_upstream(catalog->tables[i]);
+	}
+	for (size_t i = 0; chosen > 0 && i < catalog->count; i++)
+	{
+		if (comes_along(catalog->tables[i], now))
 			chosen += choose_with_upstream(catalog->tables[i]);
 	}
 	return chosen;
