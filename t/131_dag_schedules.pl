@@ -1,4 +1,4 @@
-# t/220_dag.pl
+# t/131_dag_schedules.pl
 #
 # Goal: readers never see stream tables of different moments side by side, whichever way the rows came; and stream tables may come
 #       and go while writers run.
