@@ -103,7 +103,8 @@ print_help(void)
 	puts("Options of drop:");
 	puts("      --role=NAME         role to drop (default: " PGTRICKLE_ROLE_DEFAULT ")");
 	puts("      --keep-role         do not drop the role");
-	puts("      --extension         drop the extension too; stream tables become ordinary tables\n");
+	puts(
+		"      --extension         drop the extension too; stream tables become ordinary tables\n");
 	puts("The environment variables of libpq (PGHOST, PGUSER, PGPASSFILE, ...) are used.");
 }
 

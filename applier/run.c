@@ -269,22 +269,22 @@ note_persisted(Applier *applier, Lsn ack_lsn, Lsn stream_lsn, Micros now)
 	applier->persisted_at = now;
 }
 
-/* What is still pending could not be seen, unless it came since the snapshot. */
+/*
+ * Who was due and could not take part, or still has something pending that came before the
+ * snapshot, could not be helped by it: look again later.
+ */
 static void
-defer_invisible(Applier *applier, Micros now)
+defer_those_waiting(Applier *applier, Micros now)
 {
 	for (size_t i = 0; i < applier->catalog->count; i++)
 	{
 		StreamTable *table = applier->catalog->tables[i];
-		bool		 is_waiting =
-			table->run.pending.count > 0 ||
-			(table->is_active && schedule_refill_reason(applier->schedule, table) != NULL);
 
 		if (!table->in_tick)
 			continue;
-		if (!is_waiting)
+		if (table->takes_part && table->run.pending.count == 0)
 			table->run.deferral_delay = 0;
-		else if (!table->run.has_news)
+		else if (!table->run.has_news && (table->is_due || table->run.pending.count > 0))
 			schedule_defer(table, now);
 	}
 }
@@ -300,7 +300,7 @@ tick_was_committed(Applier *applier, Micros now)
 	applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
 	note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
-	defer_invisible(applier, now);
+	defer_those_waiting(applier, now);
 }
 
 static bool
@@ -418,10 +418,13 @@ tick_has_failed(Applier *applier, Micros now, Error *error)
 static void
 stream_is_far_behind(Applier *applier, Micros now)
 {
-	applier->tick_when_reached = applier->tick.insert_lsn - TICK_DISTANCE_MAX / 4;
-	if (applier->tick_when_waited == 0)
+	const Tick *tick = &applier->tick;
+	bool		is_far = applier->intake->stream_lsn + TICK_DISTANCE_MAX < tick->insert_lsn;
+
+	applier->tick_when_reached = tick->insert_lsn - (is_far ? TICK_DISTANCE_MAX / 4 : 0);
+	if (applier->tick_when_waited == 0 || tick->may_wait_long)
 		applier->tick_when_waited = now + TOO_FAR_BEHIND_MAX;
-	log_event(LEVEL_DEBUG, "stream is at %s, no tick before %s",
+	log_event(LEVEL_LOG, "the stream is at %s: refreshes go on when it has reached %s",
 			  lsn_text(applier->intake->stream_lsn).text,
 			  lsn_text(applier->tick_when_reached).text);
 }
@@ -450,7 +453,7 @@ tick_is_over(Applier *applier, Micros now, Error *error)
 			tick_was_committed(applier, now);
 			break;
 		case TICK_NOTHING_VISIBLE:
-			defer_invisible(applier, now);
+			defer_those_waiting(applier, now);
 			break;
 		case TICK_STALE_CATALOG:
 			wish_catalog(applier, now);
@@ -500,6 +503,13 @@ consider_tick(Applier *applier, Micros now, Error *error)
 		applier->schedule->is_dirty = true;
 		return true;
 	}
+
+	/*
+	 * Requests for what does not exist would hold the slot; what is being made is in the catalog
+	 * soon.
+	 */
+	if (applier->schedule->request_count > 0 && applier->intake->catalog_change_count == 0)
+		schedule_drop_unknown(applier->schedule, applier->catalog);
 
 	/* Much wakes the loop that makes nothing due, such as what others write. */
 	if (!applier->schedule->is_dirty && now < applier->next_due && !under_pressure)
@@ -714,6 +724,8 @@ next_deadline(const Applier *applier)
 		if (applier->stream.session.state == SESSION_CONNECTING)
 			deadline = earlier(deadline, applier->stream.session.connect_deadline);
 	}
+	else if (applier->tick.state == TICK_FENCE)
+		deadline = applier->tick.give_up_at;
 	else if (applier->tick.state == TICK_IDLE && !applier->catalog_is_loading)
 	{
 		deadline = earlier(applier->next_due, heartbeat_due(applier));

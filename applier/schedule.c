@@ -6,8 +6,13 @@
 
 #include "memory.h"
 
+/*
+ * Until somebody looks again at what no snapshot could see; and at what has to wait for an old
+ * transaction to end before it can be filled.
+ */
 #define DEFERRAL_DELAY_FIRST INT64_C(1000) /* microseconds */
-#define DEFERRAL_DELAY_MAX INT64_C(100000)
+#define INVISIBLE_DELAY_MAX INT64_C(100000)
+#define BLOCKED_DELAY_MAX MICROS_PER_SECOND
 
 /*
  * How much earlier than an interval demands: a tenth of it, but at most this, and what ticks take.
@@ -50,11 +55,12 @@ void
 schedule_defer(StreamTable *table, Micros now)
 {
 	Micros delay = table->run.deferral_delay * 2;
+	Micros delay_max = table->run.pending.count > 0 ? INVISIBLE_DELAY_MAX : BLOCKED_DELAY_MAX;
 
 	if (delay < DEFERRAL_DELAY_FIRST)
 		delay = DEFERRAL_DELAY_FIRST;
-	if (delay > DEFERRAL_DELAY_MAX)
-		delay = DEFERRAL_DELAY_MAX;
+	if (delay > delay_max)
+		delay = delay_max;
 	table->run.deferral_delay = delay;
 	table->run.deferred_until = now + delay;
 }
@@ -185,7 +191,7 @@ request_is_unknown(const Request *request, const void *context)
 	const StreamTable *table;
 
 	if (request->pgt_id == SCHEDULE_ALL)
-		return false;
+		return ((const Catalog *) context)->reader_count == 0;
 	table = catalog_find(context, request->pgt_id);
 	return table == NULL || !table->is_active || table->schedule == SCHEDULE_IMMEDIATE;
 }
@@ -211,6 +217,7 @@ static void
 forget_failures(StreamTable *table)
 {
 	table->run.retry_at = 0;
+	table->run.deferred_until = 0;
 	for (size_t i = 0; i < table->upstream_count; i++)
 		forget_failures(table->upstream[i]);
 }
@@ -337,8 +344,10 @@ scheduled_at(const Schedule *schedule, const StreamTable *table, bool under_pres
 static Micros
 due_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
 {
-	Micros at =
-		schedule_is_requested(schedule, table) ? 0 : scheduled_at(schedule, table, under_pressure);
+	/* A request may find that it has to wait for somebody, too: then it is deferred as well. */
+	Micros at = schedule_is_requested(schedule, table)
+					? table->run.deferred_until
+					: scheduled_at(schedule, table, under_pressure);
 
 	return at > table->available_at ? at : table->available_at;
 }

@@ -262,6 +262,8 @@ consider_snapshot(Tick *tick, Error *error)
 	 * was read, so once the stream has passed that position all of them have been received.
 	 */
 	tick->state = TICK_FENCE;
+	tick->give_up_at =
+		tick->snapshot_at + (tick->may_wait_long ? FENCE_WAIT_LONG_MAX : FENCE_WAIT_MAX);
 	return intake->stream_lsn >= tick->insert_lsn || send_fence(tick, error);
 }
 
@@ -575,6 +577,8 @@ tick_advance(Tick *tick, Error *error)
 	}
 	if (tick->state == TICK_FENCE && tick->intake->stream_lsn >= tick->insert_lsn)
 		return make_plan(tick, error);
+	if (tick->state == TICK_FENCE && clock_now() >= tick->give_up_at)
+		return roll_back(tick, TICK_TOO_FAR_BEHIND, error);
 	if (tick->state == TICK_STAGE)
 		return tick->outcome == TICK_FAILED ? stop_sending(tick, error) : send_parts(tick, error);
 	return true;

@@ -41,6 +41,13 @@ typedef enum TickOutcome
 #define TICK_DISTANCE_MAX (UINT64_C(64) * 1024 * 1024)
 
 /*
+ * The same when the stream does not get there in time, be it near or far.  The longer one is for those
+ * who have waited before.
+ */
+#define FENCE_WAIT_MAX (10 * MICROS_PER_SECOND)
+#define FENCE_WAIT_LONG_MAX (60 * MICROS_PER_SECOND)
+
+/*
  * Lock lists of the sets of stream tables that were due together, for one version of the catalog.
  */
 #define LOCK_LISTS_MAX 64
@@ -71,6 +78,7 @@ typedef struct Tick
 	Micros		snapshot_at;
 	Micros		fence_at;
 	bool		may_wait_long; /* TOO_FAR_BEHIND does not count this time */
+	Micros		give_up_at; /* waiting for the fence */
 	char	   *pgt_ids; /* of those chosen, as an array */
 	Snapshot   *snapshot;
 	Lsn			insert_lsn; /* read after the snapshot */
