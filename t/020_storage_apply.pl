@@ -82,7 +82,7 @@ sub random_delta
 			$change->(-1, @old);
 			$change->(1, @changed);
 		}
-		elsif (@present && $what < 0.6)
+		elsif (@present && $what < (@present < 60 ? 0.6 : 0.95))    # not ever larger
 		{
 			my $entry = $bag->{ pick(@present) };
 			my $copies = 1 + int rand $entry->[0];
@@ -174,7 +174,7 @@ CREATE TABLE target (gone1 integer, @{[ $columns_sql =~ s/, v text/, gone2 text,
 $more;
 CREATE $index;
 SQL
-	for my $round (1 .. ($ENV{PGTRICKLE_LONG} ? 200 : 15))
+	for my $round (1 .. ($ENV{PGTRICKLE_LONG} ? 100 : 15))
 	{
 		my @delta = random_delta(\%bag, $unique_key, pick(1, 1, 2, 5, 20, 60));
 		my $query = rows_as_query(\@types, @delta);
