@@ -51,6 +51,7 @@ typedef struct Compiler
 	DeltaProgram *program;
 	int			next_node;
 	Oid			catalog_namespace;	/* of the extension */
+	List	   *memo;			/* of MemoEntry (memo.c): levels that are compiled */
 } Compiler;
 
 /* compile.c: one query level, recursively.  NULL for what has no rule; the reason is noted. */
@@ -67,6 +68,12 @@ extern void note_all_sources(Compiler *compiler, Query *query);
 extern int	program_source_rowset(Compiler *compiler, Oid relid);
 
 extern ProgramSource *program_note_source(Compiler *compiler, Oid relid, const Bitmapset *used_attnos, bool by_delta);
+
+/* memo.c: what an equal level was compiled to, as a copy that may be scribbled on; NULL: there was none. */
+extern Compiled *memo_find(Compiler *compiler, Query *query);
+
+/* Remembers a level; `query` must be a copy from before it was compiled. */
+extern void memo_add(Compiler *compiler, Query *query, Compiled *compiled);
 
 /* program_build.c: adding parts. */
 extern int	program_add_rowset(Compiler *compiler, char *name, Oid source_relid);

@@ -58,14 +58,12 @@ drop_sorting(Query *query)
 		query->sortClause = NIL;
 }
 
-Compiled *
-compile_level(Compiler *compiler, Query *query)
+static Compiled *
+compile_new_level(Compiler *compiler, Query *query)
 {
 	QueryBlock *block;
 	Compiled   *compiled;
 
-	check_stack_depth();
-	drop_sorting(query);
 	if (query->setOperations != NULL)
 		return compile_union_all(compiler, query);
 
@@ -78,6 +76,24 @@ compile_level(Compiler *compiler, Query *query)
 		compiled = compile_projection(compiler, block);
 	if (compiled != NULL && query->distinctClause != NIL)
 		compiled = compile_distinct(compiler, compiled);
+	return compiled;
+}
+
+Compiled *
+compile_level(Compiler *compiler, Query *query)
+{
+	Compiled   *compiled;
+	Query	   *untouched;
+
+	check_stack_depth();
+	drop_sorting(query);
+	compiled = memo_find(compiler, query);
+	if (compiled != NULL)
+		return compiled;
+	untouched = copyObject(query);
+	compiled = compile_new_level(compiler, query);
+	if (compiled != NULL)
+		memo_add(compiler, untouched, compiled);
 	return compiled;
 }
 
@@ -161,12 +177,14 @@ program_compile(const char *query_text, MemoryContext parent)
 	MemoryContext context = AllocSetContextCreate(parent, "delta program", ALLOCSET_SMALL_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	DeltaProgram *program = palloc0(sizeof(DeltaProgram));
-	Compiler	compiler = {program, 1, InvalidOid};
+	Compiler	compiler = {0};
 	Query	   *query;
 	Compiled   *compiled = NULL;
 
 	program->context = context;
 	program->result = -1;
+	compiler.program = program;
+	compiler.next_node = 1;
 	compiler.catalog_namespace = get_namespace_oid("pgtrickle", false);
 
 	program->defining_query = query_normalize(query_text);
