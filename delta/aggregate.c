@@ -115,7 +115,7 @@ collect_walker(Node *node, CollectContext *context)
 	}
 	if (IsA(node, GroupingFunc))
 	{
-		compile_cannot(build->compiler, "GROUPING() has no delta rule yet");
+		compile_cannot(build->compiler, "GROUPING() without grouping sets has no delta rule yet");
 		context->failed = true;
 		return true;
 	}

@@ -84,6 +84,12 @@ extern char *program_new_rowset_name(Compiler *compiler, const char *what);
 /* normalize.c: NULL when some part has no rule. */
 extern QueryBlock *block_from_query(Compiler *compiler, Query *query);
 
+/* Columns merged by a join, and (18) references to the grouping step, as what they stand for. */
+extern Node *resolve_aliases(Query *query, Node *node);
+
+/* grouping_sets.c: the level without GROUPING SETS, CUBE and ROLLUP (itself, when it has none); NULL: no rule. */
+extern Query *rewrite_grouping_sets(Compiler *compiler, Query *query);
+
 /* join.c: the terms of the delta of the block's FROM and WHERE. */
 
 /*

@@ -64,6 +64,9 @@ compile_new_level(Compiler *compiler, Query *query)
 	QueryBlock *block;
 	Compiled   *compiled;
 
+	query = rewrite_grouping_sets(compiler, query);
+	if (query == NULL)
+		return NULL;
 	if (query->setOperations != NULL)
 		return compile_union_all(compiler, query);
 

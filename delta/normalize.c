@@ -64,8 +64,6 @@ level_is_supported(Compiler *compiler, Query *query)
 		compile_cannot(compiler, "a subquery in an expression (EXISTS, IN, scalar) has no delta rule yet");
 	else if (query->hasWindowFuncs)
 		compile_cannot(compiler, "window functions have no delta rule yet");
-	else if (query->groupingSets != NIL)
-		compile_cannot(compiler, "GROUPING SETS, CUBE and ROLLUP have no delta rule yet");
 	else if (query->limitCount != NULL || query->limitOffset != NULL)
 		compile_cannot(compiler, "LIMIT and OFFSET have no delta rule yet");
 	else if (query->hasDistinctOn)
@@ -133,8 +131,7 @@ flatten_from(FlattenContext *context, Node *node)
 	return false;
 }
 
-/* Resolves references to a join's merged columns, and (18) to the grouping step's, to what they stand for. */
-static Node *
+Node *
 resolve_aliases(Query *query, Node *node)
 {
 #if PG_VERSION_NUM >= 180000

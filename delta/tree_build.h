@@ -1,0 +1,26 @@
+/*
+ * delta/tree_build.h
+ *     Small parts of query trees that rewrites put together.
+ *
+ * A rewrite turns one query level into others that mean the same; what comes out goes through compile_level like what a user wrote.
+ */
+#ifndef PGTRICKLE_TREE_BUILD_H
+#define PGTRICKLE_TREE_BUILD_H
+
+#include "postgres.h"
+
+#include "nodes/parsenodes.h"
+
+/* A subquery in FROM.  The query is not copied. */
+extern RangeTblEntry *subquery_rte(Query *query, const char *alias);
+
+/*
+ * SELECT ... UNION ALL SELECT ... of these queries, at least one, whose visible columns have the same types; a single query comes
+ * back as it is.
+ */
+extern Query *union_all_query(List *queries);
+
+/* A Var of the n-th visible column of a subquery that is range-table entry `rtindex`. */
+extern Var *subquery_var(Query *query, int rtindex, int column, int sublevels_up);
+
+#endif							/* PGTRICKLE_TREE_BUILD_H */
