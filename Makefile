@@ -9,6 +9,7 @@
 #   make check          the tests, with set-up       make format       clang-format and perltidy
 #     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
 #   make demo           the demo, with set-up        make clean
+#   make bench-tpch     TPC-H at the scales 0.1 and 1 (TPCH_SCALES=0.1: one); half an hour, 6 GB of disk
 
 include tools/flags.mk
 export PG_CONFIG WERROR
@@ -53,10 +54,14 @@ demo:
 bench:
 	tools/bench $(BENCH)
 
+TPCH_SCALES ?= 0.1 1
+bench-tpch:
+	TPCH_SCALES="$(TPCH_SCALES)" tools/bench tpch
+
 format:
 	tools/format
 
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-units check-long demo bench format lint $(PARTS)
+.PHONY: all install uninstall clean check check-units check-long demo bench bench-tpch format lint $(PARTS)
