@@ -191,7 +191,8 @@ program_compile(const char *query_text, MemoryContext parent)
 	compiler.catalog_namespace = get_namespace_oid("pgtrickle", false);
 
 	program->defining_query = query_normalize(query_text);
-	query = query_analyze_and_expand(query_text);
+	/* not the caller's text: what is kept is compiled again later, and must give the same program */
+	query = query_analyze_and_expand(program->defining_query);
 	check_result_columns(query);
 	program->tupdesc = ExecCleanTypeFromTL(query->targetList);
 	program->full_reason = query_check(query);

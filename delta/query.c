@@ -94,10 +94,14 @@ query_print(Query *query)
 	return text;
 }
 
+/*
+ * Twice, because names that the deparser leaves out (of columns of later UNION branches, say) are not always those that the parser
+ * comes to by itself: only the second text stays what it is when it is read and printed again.
+ */
 char *
 query_normalize(const char *query_text)
 {
-	return query_print(query_analyze(query_text));
+	return query_print(query_analyze(query_print(query_analyze(query_text))));
 }
 
 /* ---- WITH queries in place of their names ---- */
