@@ -90,6 +90,9 @@ extern Node *resolve_aliases(Query *query, Node *node);
 /* grouping_sets.c: the level without GROUPING SETS, CUBE and ROLLUP (itself, when it has none); NULL: no rule. */
 extern Query *rewrite_grouping_sets(Compiler *compiler, Query *query);
 
+/* set_operation.c: the level without INTERSECT and EXCEPT, and with a UNION that union.c can take; NULL: no rule. */
+extern Query *rewrite_set_operations(Compiler *compiler, Query *query);
+
 /* join.c: the terms of the delta of the block's FROM and WHERE. */
 
 /*

@@ -64,8 +64,8 @@ compile_new_level(Compiler *compiler, Query *query)
 	QueryBlock *block;
 	Compiled   *compiled;
 
-	query = rewrite_grouping_sets(compiler, query);
-	if (query == NULL)
+	if ((query = rewrite_grouping_sets(compiler, query)) == NULL ||
+		(query = rewrite_set_operations(compiler, query)) == NULL)
 		return NULL;
 	if (query->setOperations != NULL)
 		return compile_union_all(compiler, query);

@@ -3,8 +3,7 @@
  *     Delta rule for UNION ALL, and the way of UNION to distinct.c.
  *
  * UNION ALL is linear: its delta is that of each branch, one after the other.  UNION is DISTINCT over UNION ALL; any UNION or UNION ALL
- * below a UNION may be taken as UNION ALL, since duplicates vanish on top.  INTERSECT and EXCEPT need counts of both sides
- * and are not here.
+ * below a UNION may be taken as UNION ALL, since duplicates vanish on top.  set_operation.c has made subqueries of all other operations.
  */
 #include "postgres.h"
 
@@ -15,6 +14,8 @@
 #include "parser/parsetree.h"
 #include "rowset.h"
 #include "utils/builtins.h"
+
+#define BRANCHES_MAX 62			/* inputs of a step */
 
 typedef struct UnionBuild
 {
@@ -52,24 +53,24 @@ print_union_all(ProgramStep *step, uint64 nonempty)
 	return sql.data;
 }
 
-/* Collects the branches; false when some operation of the tree is not the one that is asked for. */
-static bool
+/* Collects the branches, and makes UNION ALL of every operation. */
+static void
 collect_branches(Node *node, bool below_distinct, List **branches)
 {
 	if (IsA(node, RangeTblRef))
 	{
 		*branches = lappend_int(*branches, ((RangeTblRef *) node)->rtindex);
-		return true;
+		return;
 	}
 
 	SetOperationStmt *operation = castNode(SetOperationStmt, node);
 
 	if (operation->op != SETOP_UNION || (!operation->all && !below_distinct))
-		return false;
+		elog(ERROR, "set operation has not been rewritten");
 	operation->all = true;
 	operation->groupClauses = NIL;
-	return collect_branches(operation->larg, below_distinct, branches) &&
-		collect_branches(operation->rarg, below_distinct, branches);
+	collect_branches(operation->larg, below_distinct, branches);
+	collect_branches(operation->rarg, below_distinct, branches);
 }
 
 static bool
@@ -111,12 +112,10 @@ compile_union_all(Compiler *compiler, Query *query)
 	List	   *branches = NIL;
 	ListCell   *lc;
 
-	if (query->limitCount != NULL || query->limitOffset != NULL)
-		compile_cannot(compiler, "LIMIT and OFFSET have no delta rule yet");
-	else if (!collect_branches((Node *) top, distinct, &branches))
-		compile_cannot(compiler, "INTERSECT, EXCEPT and a UNION inside a UNION ALL have no delta rule yet");
-	if (compiler->program->full_reason != NULL ||
-		!compile_branches(compiler, query, branches, build, compiled))
+	collect_branches((Node *) top, distinct, &branches);
+	if (list_length(branches) > BRANCHES_MAX)
+		return compile_cannot(compiler, "a UNION of more than %d queries has no delta rule", BRANCHES_MAX);
+	if (!compile_branches(compiler, query, branches, build, compiled))
 		return NULL;
 
 	build->program = compiler->program;
