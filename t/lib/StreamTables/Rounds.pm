@@ -35,8 +35,11 @@ sub _difference_sql
 {
 	my ($name, $query) = @_;
 
-	return "(SELECT '$name', 'surplus', d FROM (SELECT s::text AS d FROM $name s EXCEPT ALL SELECT q::text FROM ($query) q) d LIMIT 5)
-		UNION ALL (SELECT '$name', 'missing', d FROM (SELECT q::text AS d FROM ($query) q EXCEPT ALL SELECT s::text FROM $name s) d LIMIT 5)";
+	# the aliases must not be names of columns
+	my $have = "SELECT have_::text AS difference_ FROM $name have_";
+	my $want = "SELECT want_::text AS difference_ FROM ($query) want_";
+	return "(SELECT '$name', 'surplus', difference_ FROM ($have EXCEPT ALL $want) x_ LIMIT 5)
+		UNION ALL (SELECT '$name', 'missing', difference_ FROM ($want EXCEPT ALL $have) x_ LIMIT 5)";
 }
 
 # One test: every stream table equals its query.
