@@ -137,6 +137,11 @@ extern Compiled *compile_aggregate(Compiler *compiler, QueryBlock *block);
 extern Compiled *compile_distinct(Compiler *compiler, Compiled *input);
 extern Compiled *compile_union_all(Compiler *compiler, Query *query);
 
+/* limit.c, distinct_on.c, window.c: levels that end in these; what is below is compiled first. */
+extern Compiled *compile_limit(Compiler *compiler, Query *query);
+extern Compiled *compile_distinct_on(Compiler *compiler, Query *query);
+extern Compiled *compile_windows(Compiler *compiler, Query *query);
+
 /* names.c: distinct column names for a target list; the type lists beside. */
 extern List *target_column_names(List *targets);
 extern void rename_targets(List *targets, List *names);

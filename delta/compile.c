@@ -64,6 +64,13 @@ compile_new_level(Compiler *compiler, Query *query)
 	QueryBlock *block;
 	Compiled   *compiled;
 
+	if (query->limitCount != NULL || query->limitOffset != NULL)
+		return compile_limit(compiler, query);
+	if (query->hasDistinctOn)
+		return compile_distinct_on(compiler, query);
+	if (query->hasWindowFuncs)
+		return compile_windows(compiler, query);
+
 	if ((query = rewrite_grouping_sets(compiler, query)) == NULL ||
 		(query = rewrite_set_operations(compiler, query)) == NULL)
 		return NULL;

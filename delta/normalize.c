@@ -62,12 +62,6 @@ level_is_supported(Compiler *compiler, Query *query)
 		has_sublink_walker((Node *) query->jointree, NULL) ||
 		has_sublink_walker(query->havingQual, NULL))
 		compile_cannot(compiler, "a subquery in an expression (EXISTS, IN, scalar) has no delta rule yet");
-	else if (query->hasWindowFuncs)
-		compile_cannot(compiler, "window functions have no delta rule yet");
-	else if (query->limitCount != NULL || query->limitOffset != NULL)
-		compile_cannot(compiler, "LIMIT and OFFSET have no delta rule yet");
-	else if (query->hasDistinctOn)
-		compile_cannot(compiler, "DISTINCT ON has no delta rule yet");
 	else if (query->hasRecursive)
 		compile_cannot(compiler, "WITH RECURSIVE has no delta rule yet");
 	else if (whole_row_walker((Node *) query->targetList, NULL) ||

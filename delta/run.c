@@ -188,6 +188,7 @@ state_locator(LoadedTable *table, ProgramState *state)
 	RowLocator	locator = {InvalidOid, false, state->nkeys, NULL};
 
 	locator.index_oid = list_nth_oid(table->state_indexes, state_index(table, state));
+	locator.by_row_hash = state->is_bag && state->nkeys == 0;
 	locator.key_attnos = palloc(sizeof(AttrNumber) * Max(state->nkeys, 1));
 	for (int i = 0; i < state->nkeys; i++)
 		locator.key_attnos[i] = i + 1;
@@ -321,6 +322,26 @@ null_patterns(Rowset *keys, int nkeys, uint64 *patterns, int max)
 
 #define NULL_PATTERNS_MAX 1024
 
+static void subtract_table(Rowset *rowset, Relation relation);
+
+/* Without keys all rows are replaced; what differs is written, and is the step's output. */
+static void
+replace_all_rows(Run *run, ProgramStep *step, Rowset *rows)
+{
+	Relation	relation = open_state(run->table, step->state);
+	RowLocator	locator = state_locator(run->table, step->state);
+	ProgramRowset *output = list_nth(run->table->program->rowsets, step->output);
+	Rowset	   *difference;
+
+	subtract_table(rows, relation);
+	difference = consolidate(rows, output->name);
+	difference->has_deletes = true;
+	(void) apply_delta(relation, &locator, difference, true, NULL);
+	table_close(relation, NoLock);
+	advance_active_snapshot();
+	keep_result(run, step->output, difference);
+}
+
 static void
 run_replace_step(Run *run, ProgramStep *step, int step_no)
 {
@@ -340,6 +361,12 @@ run_replace_step(Run *run, ProgramStep *step, int step_no)
 	for (int i = 0; i < npatterns; i++)
 		rows = execute_into_rowset(prepared_step(table, step_no, patterns[i], magnitude(keys->row_count)),
 								   "__pgt_recomputed", rows, false);
+	if (step->state->is_bag && step->state->nkeys == 0)
+	{
+		replace_all_rows(run, step, rows);
+		rowset_free(rows);
+		return;
+	}
 	relation = open_state(table, step->state);
 	locator = state_locator(table, step->state);
 	out = new_state_rowset(run, step->output, RelationGetDescr(relation));

@@ -91,12 +91,12 @@ state_tables_create(DeltaProgram *program, int64 pgt_id, Oid reader)
 }
 
 static char *
-key_columns(ProgramState *state)
+column_names(ProgramState *state, int count)
 {
 	StringInfoData columns;
 
 	initStringInfo(&columns);
-	for (int i = 0; i < state->nkeys; i++)
+	for (int i = 0; i < count; i++)
 		appendStringInfo(&columns, "%s%s", i > 0 ? ", " : "",
 						 quote_identifier(((StateColumn *) list_nth(state->columns, i))->name));
 	return columns.data;
@@ -113,11 +113,16 @@ state_tables_create_indexes(DeltaProgram *program, int64 pgt_id)
 		char	   *index_name;
 		Oid			index;
 
-		if (state->nkeys == 0)
+		if (state->nkeys == 0 && !state->is_bag)
 			continue;
 		index_name = psprintf("%s_key", program_state_table_name(pgt_id, state->number));
-		execute(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT", quote_identifier(index_name),
-						 qualified_state(pgt_id, state), key_columns(state)));
+		if (state->is_bag && state->nkeys == 0)
+			execute(psprintf("CREATE INDEX %s ON %s (pgtrickle.row_hash(ROW(%s)))", quote_identifier(index_name),
+							 qualified_state(pgt_id, state), column_names(state, list_length(state->columns))));
+		else
+			execute(psprintf("CREATE %sINDEX %s ON %s (%s)%s", state->is_bag ? "" : "UNIQUE ",
+							 quote_identifier(index_name), qualified_state(pgt_id, state),
+							 column_names(state, state->nkeys), state->is_bag ? "" : " NULLS NOT DISTINCT"));
 		index = get_relname_relid(index_name, get_namespace_oid("pgtrickle", false));
 		execute(psprintf("UPDATE pgtrickle.pgt_state_tables SET key_index = %u WHERE pgt_id = " INT64_FORMAT
 						 " AND node_no = %d", index, pgt_id, state->number));
