@@ -265,6 +265,8 @@ enum
 	COLUMN_REFILL_REASON,
 	COLUMN_CONSECUTIVE_ERRORS,
 	COLUMN_RETRY_MS,
+	COLUMN_CLOCK,
+	COLUMN_DATA_AGE_MS,
 	COLUMN_COUNT
 };
 
@@ -297,6 +299,23 @@ schedule_from_text(const char *kind, ScheduleKind *schedule)
 		if (strcmp(kind, kinds[i].name) == 0)
 		{
 			*schedule = kinds[i].schedule;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool
+clock_from_text(const char *kind, ClockKind *clock)
+{
+	static const char *const kinds[] = {
+		[CLOCK_NONE] = "none", [CLOCK_FULL] = "full", [CLOCK_DELTA] = "delta"};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+	{
+		if (strcmp(kind, kinds[i]) == 0)
+		{
+			*clock = (ClockKind) i;
 			return true;
 		}
 	}
@@ -378,6 +397,10 @@ load_stream_table(Catalog *catalog, const PGresult *result, int row, Micros now,
 		return error_set(error, FAIL_FATAL,
 						 "stream table \"%s\" has an unknown schedule kind \"%s\"", table->name,
 						 kind);
+	if (!clock_from_text(PQgetvalue(result, row, COLUMN_CLOCK), &table->clock))
+		return error_set(error, FAIL_FATAL, "stream table \"%s\" has an unknown clock \"%s\"",
+						 table->name, PQgetvalue(result, row, COLUMN_CLOCK));
+	table->refreshed_at = now - (Micros) number_or_zero(result, row, COLUMN_DATA_AGE_MS) * 1000;
 	table->is_active = strcmp(status, "ACTIVE") == 0 || strcmp(status, "INITIALIZING") == 0;
 	table->interval = (Micros) number_or_zero(result, row, COLUMN_SCHEDULE_MS) * 1000;
 	load_sources(table, result, row);
@@ -440,6 +463,7 @@ catalog_take_over(Catalog *catalog, Catalog *old, Micros now)
 		table->run.deferral_delay = before->run.deferral_delay;
 		table->run.deferred_until = before->run.deferred_until;
 		table->run.goes_alone = before->run.goes_alone;
+		table->run.refresh_cost = before->run.refresh_cost;
 		table->run.soft_failures = before->run.soft_failures;
 		if (before->run.retry_at > now && table->run.failures >= before->run.failures)
 			table->run.retry_at = before->run.retry_at;

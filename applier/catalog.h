@@ -24,6 +24,14 @@ typedef enum ScheduleKind
 	SCHEDULE_IMMEDIATE /* kept up by triggers: the applier has nothing to do with it */
 } ScheduleKind;
 
+/* Does its answer change without a change that could arrive, and what is a refresh then? */
+typedef enum ClockKind
+{
+	CLOCK_NONE,
+	CLOCK_FULL, /* a full refresh: only when its own schedule wants it */
+	CLOCK_DELTA /* a few rows that enter and leave: whenever it is refreshed */
+} ClockKind;
+
 typedef struct StreamTable StreamTable;
 
 /* What this run of the applier knows about a stream table beyond the catalog. */
@@ -48,6 +56,7 @@ typedef struct StreamTableRun
 	Micros retry_at; /* after a failure */
 	int	   failures; /* as recorded in the database */
 	int	   soft_failures; /* locks not got and the like, for which nobody is to blame */
+	Micros refresh_cost; /* how long its last refresh took; 0: not known */
 	bool   goes_alone; /* a tick with others failed and nobody knows because of whom */
 } StreamTableRun;
 
@@ -63,6 +72,8 @@ struct StreamTable
 		 */
 	ScheduleKind  schedule;
 	Micros		  interval;
+	ClockKind	  clock;
+	Micros		  refreshed_at; /* the moment of its rows; moves at the commit of a tick */
 	Oid			 *sources;
 	char		**source_names; /* one for each source, for messages */
 	size_t		  source_count;
@@ -84,6 +95,7 @@ struct StreamTable
 	/* Scratch of the schedule and the tick. */
 	bool   is_due;
 	bool   in_tick; /* chosen; stays set while the tick runs */
+	bool   moves_by_clock; /* takes part even if nothing in it has changed */
 	bool   takes_part;
 	bool   is_blocked;
 	Micros pending_since; /* MICROS_NEVER: not pending */

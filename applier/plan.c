@@ -49,7 +49,7 @@ takes_part(const StreamTable *table)
 /*
  * Upstream first.  A stream table takes part when something in it changes, or when somebody asked;
  * one whose sources did not change stays out, since its rows equal its query at this snapshot as
- * well.  It is blocked when it should take part but must not yet, and then whatever reads it has to
+ * well, unless it is the clock's turn to change it.  It is blocked when it should take part but must not yet, and then whatever reads it has to
  * wait with it.
  */
 static void
@@ -70,7 +70,7 @@ decide_part(const Schedule *schedule, StreamTable *table, const Snapshot *snapsh
 	table->is_blocked =
 		!table->is_active || (has_changes && !may) || some_upstream(table, is_blocked);
 	table->takes_part =
-		!table->is_blocked && may && (has_changes || schedule_is_requested(schedule, table));
+		!table->is_blocked && may && (has_changes || table->moves_by_clock || schedule_is_requested(schedule, table));
 }
 
 static void

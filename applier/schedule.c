@@ -20,6 +20,13 @@
  */
 #define INTERVAL_MARGIN_MAX MICROS_PER_SECOND
 
+/*
+ * A continuous stream table that follows the clock sees it move in steps of this length; in longer ones if a refresh takes long,
+ * so that refreshes by the clock cost at most one part in so many of the time.
+ */
+#define CLOCK_STEP_MIN MICROS_PER_SECOND
+#define CLOCK_COST_PARTS 10
+
 Schedule *
 schedule_create(void)
 {
@@ -341,15 +348,53 @@ scheduled_at(const Schedule *schedule, const StreamTable *table, bool under_pres
 	}
 }
 
+/* When its schedule wants it although nothing has arrived. */
+static Micros
+clock_due_at(const Schedule *schedule, const StreamTable *table)
+{
+	Micros step = CLOCK_COST_PARTS * table->run.refresh_cost;
+
+	if (table->clock == CLOCK_NONE || !table->is_active)
+		return MICROS_NEVER;
+	switch (table->schedule)
+	{
+		case SCHEDULE_CONTINUOUS:
+			return table->refreshed_at + (step > CLOCK_STEP_MIN ? step : CLOCK_STEP_MIN);
+		case SCHEDULE_INTERVAL:
+			return table->refreshed_at + table->interval - interval_margin(schedule, table);
+		default:
+			return MICROS_NEVER;
+	}
+}
+
 static Micros
 due_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
 {
-	/* A request may find that it has to wait for somebody, too: then it is deferred as well. */
-	Micros at = schedule_is_requested(schedule, table)
-					? table->run.deferred_until
-					: scheduled_at(schedule, table, under_pressure);
+	Micros at = scheduled_at(schedule, table, under_pressure);
+	Micros by_clock = clock_due_at(schedule, table);
 
+	/* Whom the clock or a request wants may have to wait for somebody, too: then it is deferred as well. */
+	if (schedule_is_requested(schedule, table))
+		by_clock = 0;
+	if (by_clock < table->run.deferred_until)
+		by_clock = table->run.deferred_until;
+	if (by_clock < at)
+		at = by_clock;
 	return at > table->available_at ? at : table->available_at;
+}
+
+/*
+ * What the clock alone changes in stream tables that are refreshed now: those whose own time has come, and those where it is a small
+ * delta.  A full refresh just because of a consumer with a faster schedule would make that schedule its own; but who asks for a
+ * refresh means everything upstream.
+ */
+static void
+move_clocks(StreamTable *table, bool all)
+{
+	if (table->clock == CLOCK_DELTA || (table->clock == CLOCK_FULL && all))
+		table->moves_by_clock = true;
+	for (size_t i = 0; i < table->upstream_count; i++)
+		move_clocks(table->upstream[i], all);
 }
 
 static size_t
@@ -363,6 +408,15 @@ choose_with_upstream(StreamTable *table)
 	for (size_t i = 0; i < table->upstream_count; i++)
 		chosen += choose_with_upstream(table->upstream[i]);
 	return chosen;
+}
+
+static size_t
+choose_due(const Schedule *schedule, StreamTable *table, Micros now)
+{
+	move_clocks(table, schedule_is_requested(schedule, table));
+	if (clock_due_at(schedule, table) <= now)
+		table->moves_by_clock = true;
+	return choose_with_upstream(table);
 }
 
 /*
@@ -395,6 +449,7 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 
 		table->in_tick = false;
 		table->is_due = false;
+		table->moves_by_clock = false;
 		if (table->schedule == SCHEDULE_IMMEDIATE)
 			continue;
 		look_at_pending(schedule, table);
@@ -415,11 +470,11 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 	/* Turn and turn about, so that neither kind waits for ever. */
 	schedule->chose_alone = alone != NULL && (!some_together || !schedule->chose_alone);
 	if (schedule->chose_alone)
-		return choose_with_upstream(alone);
+		return choose_due(schedule, alone, now);
 	for (size_t i = 0; i < catalog->count; i++)
 	{
 		if (catalog->tables[i]->is_due && !catalog->tables[i]->run.goes_alone)
-			chosen += choose_with_upstream(catalog->tables[i]);
+			chosen += choose_due(schedule, catalog->tables[i], now);
 	}
 	for (size_t i = 0; chosen > 0 && i < catalog->count; i++)
 	{

@@ -4,8 +4,9 @@
  *
  * A stream table is *pending* when a received transaction belongs to it, or when something upstream
  * is pending.  It is *due* when it is pending and its schedule says so, when somebody asked for it,
- * or when it has to be filled again.  Nothing pending and nothing asked: no deadline, so the main
- * loop sleeps.
+ * when it has to be filled again, or, pending or not, when it follows the clock and its schedule
+ * says so.  Nothing pending, nothing asked and nobody who follows the clock: no deadline, so the
+ * main loop sleeps.
  *
  * Computed from the catalog each time it is asked, which costs a walk over the stream tables; the
  * main loop asks once per turn, not once per transaction.

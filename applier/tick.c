@@ -422,17 +422,19 @@ make_plan(Tick *tick, Error *error)
 static bool
 take_execute_row(Tick *tick, const PGresult *result, int row)
 {
-	int64_t pgt_id = strtoll(PQgetvalue(result, row, 0), NULL, 10);
+	int64_t		 pgt_id = strtoll(PQgetvalue(result, row, 0), NULL, 10);
+	StreamTable *table;
 
 	if (pgt_id == 0)
 	{
 		tick->own_xid = strtoull(PQgetvalue(result, row, 5), NULL, 10);
 		return true;
 	}
+	table = catalog_find(tick->intake->catalog, pgt_id);
+	if (table != NULL)
+		table->run.refresh_cost = (Micros) (strtod(PQgetvalue(result, row, 4), NULL) * 1000);
 	if (log_is_wanted(LEVEL_DEBUG))
 	{
-		const StreamTable *table = catalog_find(tick->intake->catalog, pgt_id);
-
 		log_event(LEVEL_DEBUG, "refreshed stream table \"%s\": %s, +%s -%s rows in %s ms%s%s",
 				  table != NULL ? table->name : "", PQgetvalue(result, row, 1),
 				  PQgetvalue(result, row, 2), PQgetvalue(result, row, 3),
@@ -477,6 +479,8 @@ finish_committed(Tick *tick, Error *error)
 	if (log_is_wanted(LEVEL_DEBUG))
 		log_committed(tick);
 	plan_committed(tick->plan, tick->intake, tick->own_xid);
+	for (size_t i = 0; i < tick->plan->table_count; i++)
+		tick->plan->tables[i].table->refreshed_at = tick->started_at;
 	tick->persisted_ack_lsn = tick->plan->ack_lsn;
 	tick->persisted_stream_lsn = tick->plan->stream_lsn;
 	finish(tick, TICK_COMMITTED);

@@ -14,6 +14,7 @@
 #include "block.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "clock.h"
 #include "commands/extension.h"
 #include "executor/executor.h"
 #include "funcapi.h"
@@ -203,6 +204,7 @@ program_compile(const char *query_text, MemoryContext parent)
 	check_result_columns(query);
 	program->tupdesc = ExecCleanTypeFromTL(query->targetList);
 	program->full_reason = query_check(query);
+	program->clock_reason = clock_query_reason(query);
 
 	if (program->full_reason == NULL)
 		compiled = compile_level(&compiler, copyObject(query));

@@ -196,18 +196,18 @@ static const char *const pinned_settings[] = {
 
 static const char *const define_sql =
 	"INSERT INTO pgtrickle.pgt_definitions (relid, original_query, defining_query, query_fingerprint, schedule,"
-	" refresh_mode, effective_refresh_mode, downgrade_reason, status, settings, options, filled_xid)"
+	" refresh_mode, effective_refresh_mode, downgrade_reason, status, settings, options, filled_xid, clock_reason)"
 	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN 'ACTIVE' ELSE 'INITIALIZING' END,"
 	" (SELECT pg_catalog.jsonb_object_agg(s, pg_catalog.current_setting(s)) FROM unnest($10::text[]) s),"
-	" COALESCE($11, '{}'), CASE WHEN $9 THEN pg_catalog.pg_current_xact_id() END"
+	" COALESCE($11, '{}'), CASE WHEN $9 THEN pg_catalog.pg_current_xact_id() END, $12"
 	" RETURNING pgt_id";
 
 static void
 insert_definition(CreateRequest *request)
 {
-	Oid			types[] = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID, JSONBOID};
-	Datum		values[11];
-	char		nulls[11];
+	Oid			types[] = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID, JSONBOID, TEXTOID};
+	Datum		values[12];
+	char		nulls[12];
 	Datum		names[lengthof(pinned_settings)];
 	bool		is_downgrade;
 	bool		isnull;
@@ -229,6 +229,8 @@ insert_definition(CreateRequest *request)
 	values[9] = PointerGetDatum(construct_array(names, lengthof(pinned_settings), TEXTOID, -1, false, TYPALIGN_INT));
 	nulls[10] = request->options ? ' ' : 'n';
 	values[10] = request->options;
+	nulls[11] = request->program->clock_reason ? ' ' : 'n';
+	values[11] = request->program->clock_reason ? CStringGetTextDatum(request->program->clock_reason) : (Datum) 0;
 	if (SPI_execute_with_args(define_sql, lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not insert into pgtrickle.pgt_definitions");
 	request->pgt_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

@@ -89,7 +89,8 @@ static const char *const definition_sql =
 	" d.effective_refresh_mode = 'DIFFERENTIAL', f.is_populated, d.key_index, d.key_is_row_hash,"
 	" array_to_string(d.key_attnos, ' '),"
 	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"
-	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid)"
+	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid),"
+	" d.clock_reason"
 	" FROM pgtrickle.pgt_definitions d"
 	" JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
 	" JOIN pg_catalog.pg_class c ON c.oid = d.relid"
@@ -178,6 +179,7 @@ read_definition(int64 pgt_id, MemoryContext context)
 	parse_key_attnos(&table->locator, column_text(row, 11));
 	table->settings = parse_settings(column_text(row, 12));
 	table->consumer_ids = parse_ids(column_text(row, 13));
+	table->stored_clock_reason = column_text(row, 14);
 	MemoryContextSwitchTo(oldcontext);
 	return table;
 }

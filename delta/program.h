@@ -109,6 +109,7 @@ typedef struct DeltaProgram
 	MemoryContext context;
 	char	   *defining_query; /* every name qualified */
 	char	   *full_reason;	/* why it cannot be maintained by delta; NULL: it can */
+	char	   *clock_reason;	/* why its answer changes without a change in the WAL; NULL: it does not */
 	List	   *sources;		/* of ProgramSource */
 	List	   *rowsets;		/* of ProgramRowset */
 	List	   *states;			/* of ProgramState, those below first */

@@ -10,13 +10,15 @@
  *  - those that depend on the moment, the session or the state of the system (now, current_user, pg_...): the answer changes
  *    without any change in a source, so only a full refresh follows it;
  *  - functions of users marked STABLE: they may read tables that we do not watch, so full refreshes, too.
+ *
+ * clock.c tells them apart.
  */
 #include "postgres.h"
 
 #include "access/sysattr.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "clock.h"
 #include "nodes/nodeFuncs.h"
 #include "query.h"
 #include "utils/builtins.h"
@@ -36,56 +38,20 @@ note_full_reason(CheckContext *context, char *reason)
 		context->full_reason = reason;
 }
 
-/* Names of STABLE functions of pg_catalog whose result depends on more than settings. */
-static bool
-is_moment_or_session_function(const char *name)
-{
-	static const char *const names[] = {
-		"now", "transaction_timestamp", "statement_timestamp", "clock_timestamp", "timeofday",
-		"current_user", "session_user", "user", "current_database", "current_catalog",
-		"current_schema", "current_schemas", "current_query", "current_setting", "version",
-		"inet_client_addr", "inet_client_port", "inet_server_addr", "inet_server_port", "age",
-		"query_to_xml", "table_to_xml", "cursor_to_xml", "schema_to_xml", "database_to_xml",
-		"txid_current_snapshot", "txid_current_if_assigned", "txid_status", "txid_visible_in_snapshot",
-		"currval", "lastval", "row_security_active", "has_table_privilege", "obj_description",
-		"col_description", "shobj_description", "format_type", "ts_rewrite", "ts_stat", NULL
-	};
-
-	if (strncmp(name, "pg_", 3) == 0 || strncmp(name, "has_", 4) == 0)
-		return true;
-	for (int i = 0; names[i] != NULL; i++)
-	{
-		if (strcmp(name, names[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
 static bool
 check_function(Oid function, void *arg)
 {
 	CheckContext *context = (CheckContext *) arg;
 	char		volatility = func_volatile(function);
 
-	if (volatility == PROVOLATILE_IMMUTABLE)
-		return false;
-
-	char	   *name = get_func_name(function);
-
 	if (volatility == PROVOLATILE_VOLATILE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a defining query cannot use the volatile function %s()", name),
+				 errmsg("a defining query cannot use the volatile function %s()", get_func_name(function)),
 				 errdetail("Its result may differ from one evaluation to the next, so there is no single answer that the stream table could equal."),
 				 errhint("Remove the call, compute the value in the source, or mark the function STABLE or IMMUTABLE if it is.")));
 
-	if (get_func_namespace(function) != PG_CATALOG_NAMESPACE)
-		note_full_reason(context, psprintf("the function %s() is STABLE, not IMMUTABLE, and may read tables that are not watched", name));
-	else if (is_moment_or_session_function(name))
-	{
-		/* age(a, b) is immutable; only age(a) looks at the clock and gets here */
-		note_full_reason(context, psprintf("the result of %s() changes without any change in a source", name));
-	}
+	note_full_reason(context, clock_function_reason(function));
 	return false;
 }
 

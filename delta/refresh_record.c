@@ -3,7 +3,8 @@
  *     Writes what a refresh did into the catalog: frontier, progress, history.
  *
  * The frontier row changes in the same transaction as the stream table's rows; that is the whole of crash safety.  History is for
- * people: refreshes by delta of one second are summed up in one row, or a continuous stream table would write more history than rows.
+ * people: refreshes by delta of one second are summed up in one row, or a continuous stream table would write more history than rows; so
+ * are those of one minute that only the clock asked for and that changed nothing.
  *
  * The writes are tagged like all of a tick's own, so that the plugin drops them before they are queued.
  */
@@ -20,6 +21,7 @@
 #include "utils/snapmgr.h"
 
 #define HISTORY_ROW_SECONDS 1
+#define HISTORY_QUIET_ROW_SECONDS 60
 #define HISTORY_ROWS_PER_PRUNING 500	/* fewer than one pruning takes away */
 
 static const char *const frontier_sql =
@@ -188,19 +190,34 @@ insert_history_row(const RefreshRecord *record, double duration_ms)
 	prune_history_sometimes();
 }
 
+/* Nothing had arrived, the clock was the only reason, and it changed nothing. */
+static bool
+is_quiet(const RefreshRecord *record)
+{
+	const DeltaProgram *program = record->table->program;
+
+	return program->clock_reason != NULL && record->outcome->delta_rows == 0 &&
+		record->outcome->counts.rows_inserted == 0 && record->outcome->counts.rows_deleted == 0 &&
+		(record->reason == NULL ||
+		 (program->full_reason != NULL && strcmp(record->reason, program->full_reason) == 0));
+}
+
 static void
 write_history(const RefreshRecord *record, double duration_ms)
 {
-	bool		is_recent = record->table->history_id != 0 &&
-		!TimestampDifferenceExceeds(record->table->history_started_at, record->started_at,
-									HISTORY_ROW_SECONDS * 1000);
+	LoadedTable *table = record->table;
+	bool		quiet = is_quiet(record);
+	bool		is_recent = table->history_id != 0 && table->history_is_quiet == quiet &&
+		!TimestampDifferenceExceeds(table->history_started_at, record->started_at,
+									(quiet ? HISTORY_QUIET_ROW_SECONDS : HISTORY_ROW_SECONDS) * 1000);
 
-	if (record->reason == NULL && is_recent && extend_history_row(record, duration_ms))
+	if (is_recent && (record->reason == NULL || quiet) && extend_history_row(record, duration_ms))
 		return;
 	insert_history_row(record, duration_ms);
-	/* a full refresh has a row for itself */
-	if (record->reason != NULL)
-		record->table->history_id = 0;
+	table->history_is_quiet = quiet;
+	/* a full refresh that did something has a row for itself */
+	if (record->reason != NULL && !quiet)
+		table->history_id = 0;
 }
 
 /* The first refresh that succeeds makes the stream table active. */

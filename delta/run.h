@@ -40,6 +40,7 @@ typedef struct LoadedTable
 	char	   *qualified_name; /* for messages */
 	char	   *defining_query;
 	char	   *stored_fingerprint; /* of the program that made the state tables */
+	char	   *stored_clock_reason;	/* of the program, as the catalog has it */
 	bool		wants_delta;	/* effective mode is DIFFERENTIAL */
 	bool		is_populated;
 	List	   *settings;		/* of String pairs: names and values pinned at creation */
@@ -54,6 +55,7 @@ typedef struct LoadedTable
 	/* refresh history: the row that continuous refreshes of one second are summed up in */
 	int64		history_id;
 	TimestampTz history_started_at;
+	bool		history_is_quiet;	/* refreshes by the clock that changed nothing */
 } LoadedTable;
 
 /*

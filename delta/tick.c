@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type_d.h"
+#include "clock.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -143,6 +144,7 @@ add_entry(int64 pgt_id, int set, const char *action)
 		if (entry->full_reason == NULL)
 			entry->full_reason = "a source changed what the query means";
 	}
+	clock_record_reason(entry->table);
 	/* every call of SPI leaves its own context behind */
 	MemoryContextSwitchTo(tick->context);
 	if (entry->full_reason == NULL)

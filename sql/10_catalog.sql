@@ -21,6 +21,8 @@ CREATE TABLE pgtrickle.pgt_definitions (
 	effective_refresh_mode text NOT NULL
 		CHECK (effective_refresh_mode IN ('DIFFERENTIAL', 'FULL', 'IMMEDIATE')),
 	downgrade_reason text,
+	-- why its answer changes without any change in the WAL, so that its schedule refreshes it even if nothing has arrived
+	clock_reason text,
 	status text NOT NULL DEFAULT 'INITIALIZING'
 		CHECK (status IN ('INITIALIZING', 'ACTIVE', 'PAUSED', 'SUSPENDED', 'ERROR')),
 	-- how rows of the stream table are found: a btree on key_attnos, or on the hash of the whole row

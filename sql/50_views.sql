@@ -67,6 +67,7 @@ CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 		d.refresh_mode,
 		d.effective_refresh_mode,
 		CASE WHEN d.refresh_mode <> 'FULL' THEN d.downgrade_reason END AS downgrade_reason,
+		d.clock_reason,
 		d.status,
 		f.is_populated,
 		f.data_timestamp,
@@ -101,6 +102,7 @@ GRANT SELECT ON pgtrickle.pgt_stream_tables TO PUBLIC;
  * Nothing that was committed is missing up to now, if the applier needs nothing below the end of the WAL; else up to the moment of a
  * probe that it has passed (applier_heartbeat).  This is an upper bound: another stream table with a slow schedule keeps the
  * applier's position back.  Therefore a stream table counts as stale only when, besides, something is wrong with it or the applier.
+ * One that follows the clock is as fresh as its last refresh, whatever has arrived.
  */
 CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	SELECT s.pgt_id, f.fresh_at, f.staleness, k.schedule_kind, k.schedule_ms,
@@ -127,7 +129,7 @@ CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	) h
 	CROSS JOIN LATERAL (
 		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness
-		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows THEN p.consumed_at END) END AS fresh_at) m
+		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL THEN p.consumed_at END) END AS fresh_at) m
 	) f;
 COMMENT ON VIEW pgtrickle.pgt_freshness IS 'stream tables: how far behind their sources they can be at most';
 GRANT SELECT ON pgtrickle.pgt_freshness TO PUBLIC;

@@ -29,6 +29,7 @@ AS $$
 		('refresh_mode', s.refresh_mode),
 		('effective_refresh_mode', s.effective_refresh_mode),
 		('downgrade_reason', s.downgrade_reason),
+		('clock_reason', s.clock_reason),
 		('schedule', concat_ws(' ', s.schedule, CASE WHEN s.schedule = 'calculated'
 			THEN format('(%s)', concat_ws(' ', k.schedule_kind, nullif(k.schedule_ms, 0) || 'ms')) END)),
 		('frontier', s.frontier->>'snapshot'),

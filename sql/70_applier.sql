@@ -20,7 +20,8 @@ CREATE FUNCTION pgtrickle.applier_catalog()
 		pgt_id bigint, relid oid, pgt_schema text, pgt_name text, status text, refresh_mode text,
 		schedule_kind text, schedule_ms bigint, source_relids oid[], upstream_ids bigint[],
 		frontier_snapshot text, frontier_lsn pg_lsn, frontier_xid text, created_xid text, filled_xid text,
-		needs_refill boolean, refill_reason text, consecutive_errors integer, retry_at timestamptz, has_consumers boolean)
+		needs_refill boolean, refill_reason text, consecutive_errors integer, retry_at timestamptz, has_consumers boolean,
+		clock text, data_timestamp timestamptz)
 	LANGUAGE sql STABLE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -29,7 +30,9 @@ AS $$
 		coalesce(s.source_relids, '{}'), coalesce(s.upstream_ids, '{}'),
 		f.snapshot::text, f.lsn, f.own_xid::text, d.created_xid::text, d.filled_xid::text,
 		f.needs_refill, f.refill_reason, f.consecutive_errors, f.retry_at,
-		EXISTS (SELECT FROM pgtrickle.pgt_sources consumer WHERE consumer.source_relid = d.relid)
+		EXISTS (SELECT FROM pgtrickle.pgt_sources consumer WHERE consumer.source_relid = d.relid),
+		CASE WHEN d.clock_reason IS NULL THEN 'none' WHEN d.effective_refresh_mode = 'FULL' THEN 'full' ELSE 'delta' END,
+		f.data_timestamp
 	FROM pgtrickle.pgt_definitions d
 	JOIN pgtrickle.pgt_frontiers f USING (pgt_id)
 	JOIN pg_class c ON c.oid = d.relid
@@ -120,7 +123,10 @@ REVOKE ALL ON FUNCTION pgtrickle.tick_lock_list(bigint[]) FROM PUBLIC;
  *
  * A refresh by delta can fail where a full one would not: a row that makes the query fail, say, may have gone again, and the delta has its
  * coming and its going.  So after a failure that has to do with the data or the definition the next try is a full one; not after
- * those of the surroundings (locks, connections, resources, cancellation), which are retried as they are.
+ * those of the surroundings (locks, connections, resources, cancellation, foreign servers), which are retried as they are.  One that is
+ * refreshed in full anyway needs no mark, which would only make its consumers wait for it.
+ *
+ * A source that cannot be reached, on another server or in a file, is no reason to give up: it comes back without anybody telling us.
  */
 CREATE FUNCTION pgtrickle.applier_failed(pgt_id bigint, sqlstate text, message text, retry_ms bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -130,9 +136,12 @@ AS $$
 DECLARE
 	failed_at CONSTANT timestamptz := clock_timestamp();
 	errors_max CONSTANT integer := pgtrickle.setting('max_consecutive_errors');
-	is_about_data CONSTANT boolean := left(sqlstate, 2) NOT IN ('08', '25', '40', '53', '55', '57', '58');
+	is_elsewhere CONSTANT boolean := left(sqlstate, 2) IN ('08', '58', 'HV');
+	is_about_data boolean := left(sqlstate, 2) NOT IN ('08', '25', '40', '53', '55', '57', '58', 'HV');
 	errors integer;
 BEGIN
+	is_about_data := is_about_data AND NOT EXISTS (
+		SELECT FROM pgtrickle.pgt_definitions d WHERE d.pgt_id = applier_failed.pgt_id AND d.effective_refresh_mode = 'FULL');
 	UPDATE pgtrickle.pgt_frontiers f SET
 		needs_refill = f.needs_refill OR is_about_data,
 		refill_reason = CASE WHEN is_about_data THEN coalesce(f.refill_reason, 'the refresh before failed') ELSE f.refill_reason END,
@@ -154,11 +163,11 @@ BEGIN
 		(pgt_id, start_time, end_time, action, status, initiated_by, error_sqlstate, error_message)
 	VALUES (applier_failed.pgt_id, failed_at, failed_at, 'SKIP', 'FAILED', 'SCHEDULER', sqlstate, message);
 
-	IF errors_max > 0 AND errors >= errors_max THEN
+	IF errors_max > 0 AND errors >= errors_max AND NOT is_elsewhere THEN
 		UPDATE pgtrickle.pgt_definitions d SET status = 'SUSPENDED', updated_at = failed_at
 		WHERE d.pgt_id = applier_failed.pgt_id AND d.status IN ('ACTIVE', 'INITIALIZING', 'ERROR');
 	END IF;
-	IF is_about_data OR errors_max > 0 AND errors >= errors_max THEN
+	IF is_about_data OR errors_max > 0 AND errors >= errors_max AND NOT is_elsewhere THEN
 		PERFORM pgtrickle.emit_message('catalog', true, false);
 	END IF;
 END

@@ -2,8 +2,8 @@
  * applier/sql/catalog.sql
  *     Every stream table, and the snapshot that this answer was read with.
  *
- * Lists come as text: numbers with blanks between them, names with line ends.  A retry time crosses as
- * the time left, because the two clocks differ.
+ * Lists come as text: numbers with blanks between them, names with line ends.  Times cross as the time
+ * left or the time since, because the two clocks differ.
  */
 SELECT pg_catalog.pg_current_snapshot(),
 	c.pgt_id,
@@ -23,6 +23,8 @@ SELECT pg_catalog.pg_current_snapshot(),
 	c.needs_refill,
 	c.refill_reason,
 	c.consecutive_errors,
-	greatest(0, extract(epoch FROM c.retry_at - pg_catalog.clock_timestamp()) * 1000)::bigint
+	greatest(0, extract(epoch FROM c.retry_at - pg_catalog.clock_timestamp()) * 1000)::bigint,
+	c.clock,
+	greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - c.data_timestamp) * 1000)::bigint
 FROM (VALUES (1)) one
 LEFT JOIN pgtrickle.applier_catalog() c ON true;

@@ -223,6 +223,74 @@ test_going_alone(void)
 	world_free(&world);
 }
 
+/* Who follows the clock is due without anything pending; what that means for those above and below. */
+static void
+test_clock(void)
+{
+	Micros		 next;
+	World		 world = world_create(1000000);
+	Catalog		*catalog = make_chain();
+	StreamTable *first;
+	StreamTable *second;
+
+	use_catalog(&world, catalog);
+	first = catalog_find(catalog, 1);
+	second = catalog_find(catalog, 2);
+	first->clock = CLOCK_FULL;
+	first->refreshed_at = NOW;
+
+	/* Continuous: a step after the last one, and a longer one after a long refresh. */
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 0);
+	CHECK(next == NOW + SECOND);
+	first->run.refresh_cost = 3 * SECOND;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 0);
+	CHECK(next == NOW + 30 * SECOND);
+
+	/* An interval is kept whatever it costs; the one above has nothing to do with it. */
+	first->run.refresh_cost = 0;
+	first->schedule = SCHEDULE_INTERVAL;
+	first->interval = 5 * SECOND;
+	second->schedule = SCHEDULE_MANUAL;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 0);
+	CHECK(next > NOW + 4 * SECOND && next < NOW + 5 * SECOND);
+	CHECK(schedule_choose(world.schedule, catalog, next, false, &next) == 1);
+	CHECK(first->in_tick && first->moves_by_clock && !second->in_tick);
+
+	/* After a failure it waits, and deferred it waits, too. */
+	first->run.retry_at = NOW + 9 * SECOND;
+	CHECK(schedule_choose(world.schedule, catalog, NOW + 6 * SECOND, false, &next) == 0);
+	CHECK(next == NOW + 9 * SECOND);
+	first->run.retry_at = 0;
+	first->run.deferred_until = NOW + 8 * SECOND;
+	CHECK(schedule_choose(world.schedule, catalog, NOW + 6 * SECOND, false, &next) == 0);
+	CHECK(next == NOW + 8 * SECOND);
+	first->run.deferred_until = 0;
+
+	/* Before its time, one that is brought along is computed anew only if somebody asked. */
+	second->schedule = SCHEDULE_CONTINUOUS;
+	second->clock = CLOCK_DELTA;
+	second->refreshed_at = NOW - SECOND;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 2);
+	CHECK(second->moves_by_clock && !first->moves_by_clock);
+	schedule_request(world.schedule, 2, NULL, 100);
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 2);
+	CHECK(second->moves_by_clock && first->moves_by_clock);
+
+	/* Small deltas come along always. */
+	schedule_requests_begin(world.schedule, catalog);
+	second->takes_part = true;
+	schedule_requests_end(world.schedule, catalog, true);
+	first->clock = CLOCK_DELTA;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 2);
+	CHECK(second->moves_by_clock && first->moves_by_clock);
+
+	/* Nobody follows the clock of a manual one. */
+	first->schedule = second->schedule = SCHEDULE_MANUAL;
+	CHECK(schedule_choose(world.schedule, catalog, NOW + 100 * SECOND, false, &next) == 0);
+	CHECK(next == MICROS_NEVER);
+	world_free(&world);
+}
+
 static void
 test_delays(void)
 {
@@ -245,6 +313,7 @@ main(void)
 	test_deferral();
 	test_refill();
 	test_going_alone();
+	test_clock();
 	test_delays();
 	return testing_done("schedule");
 }
