@@ -84,6 +84,9 @@ extern char *program_new_rowset_name(Compiler *compiler, const char *what);
 /* normalize.c: NULL when some part has no rule. */
 extern QueryBlock *block_from_query(Compiler *compiler, Query *query);
 
+/* The columns (a list of int) that make the rows of a relation in FROM unique: a primary key, or a unique one that is NOT NULL; NIL: none. */
+extern List *relation_rte_key(RangeTblEntry *rte);
+
 /* Columns merged by a join, and (18) references to the grouping step, as what they stand for. */
 extern Node *resolve_aliases(Query *query, Node *node);
 

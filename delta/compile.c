@@ -190,6 +190,7 @@ program_compile(const char *query_text, MemoryContext parent)
 	DeltaProgram *program = palloc0(sizeof(DeltaProgram));
 	Compiler	compiler = {0};
 	Query	   *query;
+	char	   *open_reason;
 	Compiled   *compiled = NULL;
 
 	program->context = context;
@@ -200,10 +201,13 @@ program_compile(const char *query_text, MemoryContext parent)
 
 	program->defining_query = query_normalize(query_text);
 	/* not the caller's text: what is kept is compiled again later, and must give the same program */
-	query = query_analyze_and_expand(program->defining_query);
+	query = query_analyze_and_expand(program->defining_query, &open_reason);
+	program->run_query = query_print(query_analyze_to_run(program->defining_query));
 	check_result_columns(query);
 	program->tupdesc = ExecCleanTypeFromTL(query->targetList);
 	program->full_reason = query_check(query);
+	if (program->full_reason == NULL)
+		program->full_reason = open_reason;
 	program->clock_reason = clock_query_reason(query);
 
 	if (program->full_reason == NULL)

@@ -162,6 +162,8 @@ pgtrickle_program_report(PG_FUNCTION_ARGS)
 				 errmsg("stream table " INT64_FORMAT " does not exist", PG_GETARG_INT64(0))));
 	add_row(rsinfo, 2, "name", table->qualified_name, NULL);
 	add_row(rsinfo, 2, "defining_query", table->defining_query, NULL);
+	if (strcmp(table->program->run_query, table->program->defining_query) != 0)
+		add_row(rsinfo, 2, "runs_as", table->program->run_query, NULL);
 	report_program(rsinfo, table);
 	SPI_finish();
 	return (Datum) 0;

@@ -11,6 +11,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
+#include "rewrite/rewriteManip.h"
 #include "tree_build.h"
 
 static bool
@@ -64,6 +65,8 @@ level_over(Query *inner, List *clauses)
 	foreach(lc, junk)
 		lfirst_node(TargetEntry, lc)->resno = list_length(visible) + foreach_current_index(lc) + 1;
 	inner->targetList = list_concat(list_copy(visible), junk);
+	/* what it refers to above itself is one level further up now */
+	IncrementVarSublevelsUp((Node *) inner, 1, 1);
 	names = target_column_names(inner->targetList);
 	rename_targets(inner->targetList, names);
 	return simple_query(list_make1(subquery_rte(inner, "input")), NIL, targets);

@@ -226,6 +226,19 @@ relation_has_children(Oid relid)
 	return has_subclass(relid) && list_length(find_all_inheritors(relid, NoLock, NULL)) > 1;
 }
 
+List *
+relation_rte_key(RangeTblEntry *rte)
+{
+	Relation	relation = table_open(rte->relid, AccessShareLock);
+	List	   *key = NIL;
+
+	/* a child table may repeat its parent's keys */
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || !rte->inh || !relation_has_children(rte->relid))
+		key = relation_key(relation);
+	table_close(relation, NoLock);
+	return key;
+}
+
 static const char *
 relation_without_delta(Relation relation)
 {

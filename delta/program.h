@@ -108,6 +108,7 @@ typedef struct DeltaProgram
 {
 	MemoryContext context;
 	char	   *defining_query; /* every name qualified */
+	char	   *run_query;		/* the same with open orders completed: what a full refresh runs */
 	char	   *full_reason;	/* why it cannot be maintained by delta; NULL: it can */
 	char	   *clock_reason;	/* why its answer changes without a change in the WAL; NULL: it does not */
 	List	   *sources;		/* of ProgramSource */

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "canonical.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
@@ -55,10 +56,9 @@ query_analyze(const char *text)
 	return query;
 }
 
-Query *
-query_analyze_and_expand(const char *text)
+static Query *
+expand_views(Query *query)
 {
-	Query	   *query = query_analyze(text);
 	List	   *rewritten;
 
 	AcquireRewriteLocks(query, true, false);
@@ -72,8 +72,53 @@ query_analyze_and_expand(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a defining query must be a SELECT")));
-	inline_with_queries(query);
 	return query;
+}
+
+/*
+ * Orders are completed twice, so that all who come here complete them alike, whether they need views expanded or not: in the query as
+ * it is written, then in what is in views.
+ */
+Query *
+query_analyze_and_expand(const char *text, char **open_reason)
+{
+	Query	   *query = query_analyze(text);
+	Canonical	canonical = {0};
+
+	canonicalize(query, &canonical);
+	query = expand_views(query);
+	canonicalize(query, &canonical);
+	inline_with_queries(query);
+	if (open_reason != NULL)
+		*open_reason = canonical.open_reason;
+	return query;
+}
+
+static bool
+row_security_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+		return ((RangeTblEntry *) node)->securityQuals != NIL;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, row_security_walker, context, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, row_security_walker, context);
+}
+
+Query *
+query_analyze_to_run(const char *text)
+{
+	Query	   *query = query_analyze(text);
+	Query	   *expanded;
+	Canonical	canonical = {0};
+	Canonical	inside = {0};
+
+	canonicalize(query, &canonical);
+	expanded = expand_views(copyObject(query));
+	canonicalize(expanded, &inside);
+	/* views are read as views where that is possible: with the rights of their owners, and with row-level security */
+	return inside.changed && !row_security_walker((Node *) expanded, NULL) ? expanded : query;
 }
 
 /*

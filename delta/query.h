@@ -12,8 +12,17 @@
 /* Parses and analyses; errors unless it is one plain SELECT.  Views are not expanded. */
 extern Query *query_analyze(const char *text);
 
-/* query_analyze, then the server's rewriter (views become subqueries), then WITH queries put in place. */
-extern Query *query_analyze_and_expand(const char *text);
+/*
+ * query_analyze, then orders completed (canonical.c), the server's rewriter (views become subqueries), and WITH queries put in
+ * place.  `open_reason` (may be NULL) is set to why the answer still depends on an open order, or NULL.
+ */
+extern Query *query_analyze_and_expand(const char *text, char **open_reason);
+
+/*
+ * query_analyze, and orders completed (canonical.c): the query in the form in which it is run.  Views are expanded only if they leave orders
+ * open.
+ */
+extern Query *query_analyze_to_run(const char *text);
 
 /* Prints a tree with every name qualified, whatever the caller's search_path is. */
 extern char *query_print(Query *query);

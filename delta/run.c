@@ -511,7 +511,7 @@ refill_state(LoadedTable *table, ProgramState *state)
 static const char *
 table_new_sql(LoadedTable *table)
 {
-	return table->program->full_reason == NULL ? table->program->new_sql : table->program->defining_query;
+	return table->program->full_reason == NULL ? table->program->new_sql : table->program->run_query;
 }
 
 RefreshOutcome

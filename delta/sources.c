@@ -34,7 +34,7 @@ sources_relations(const char *defining_query)
 	List *invalidations = NIL;
 	bool  has_row_security = false;
 
-	extract_query_dependencies((Node *) query_analyze_and_expand(defining_query), &relids,
+	extract_query_dependencies((Node *) query_analyze_and_expand(defining_query, NULL), &relids,
 							   &invalidations, &has_row_security);
 	return relids;
 }

@@ -59,7 +59,7 @@ expand_walker(Node *node, void *context)
 		if (rte->rtekind != RTE_RELATION || (definition = definition_of(rte->relid)) == NULL)
 			return false;
 		rte->rtekind = RTE_SUBQUERY;
-		rte->subquery = query_analyze(definition);
+		rte->subquery = query_analyze_to_run(definition);
 		rte->relid = InvalidOid;
 		rte->relkind = 0;
 		rte->rellockmode = 0;
@@ -76,7 +76,7 @@ expand_walker(Node *node, void *context)
 char *
 query_expand_stream_tables(const char *query_text)
 {
-	Query	   *query = query_analyze(query_text);
+	Query	   *query = query_analyze_to_run(query_text);
 
 	(void) expand_walker((Node *) query, NULL);
 	return query_print(query);

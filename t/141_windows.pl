@@ -18,6 +18,9 @@ $node->sql(q{
 	CREATE TABLE m (id int PRIMARY KEY, k int, g text, n numeric(8,2), d date);
 	CREATE TABLE bag (k int, v int, t text);
 	CREATE TABLE names (k int, label text);
+	CREATE TABLE docs (k int, j json);
+	CREATE VIEW firsts AS SELECT first_value(t) OVER (PARTITION BY k ORDER BY v) AS first FROM bag;
+	INSERT INTO docs SELECT i % 2, json_build_object('i', i % 3) FROM generate_series(1, 8) i;
 	INSERT INTO m SELECT i, nullif(i % 4, 0), nullif('g' || i % 3, 'g0'), nullif(i % 5, 0) * 1.5, date '2024-01-01' + i % 6
 		FROM generate_series(1, 24) i;
 	INSERT INTO bag SELECT nullif(i % 4, 0), nullif(i % 3, 0), 't' || i % 2 FROM generate_series(1, 16) i;
@@ -71,6 +74,25 @@ my @stories = (
 	expanded => q{SELECT id, generate_series(1, k) AS i, count(*) OVER (PARTITION BY k) AS c FROM m WHERE id < 20},
 	through_stream_table => q{SELECT rn, count(*) OVER (PARTITION BY rn) AS c FROM numbered});
 
+# The order of ties is open: pgtrickle closes it in the same way each time.
+my @open = (
+	tied_numbers => \q{SELECT id, row_number() OVER (PARTITION BY k ORDER BY n) AS rn FROM m},
+	tied_neighbours => \q{SELECT id, lag(id) OVER (PARTITION BY k ORDER BY d) AS before, lead(id) OVER (PARTITION BY k ORDER BY d) AS after FROM m},
+	unordered_numbers => \q{SELECT k, v, row_number() OVER (PARTITION BY k) AS rn FROM bag},
+	unordered_tiles => \q{SELECT v, t, ntile(4) OVER () AS tile FROM bag},
+	unordered_first => \q{SELECT v, t, first_value(t) OVER (PARTITION BY k ORDER BY v) AS f FROM bag},
+	unordered_list => \q{SELECT id, array_agg(id) OVER (PARTITION BY k) AS ids FROM m},
+	rows_of_ties => \q{SELECT id, sum(id) OVER (PARTITION BY k ORDER BY d ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s FROM m},
+	mixed => \q{SELECT id, row_number() OVER w AS rn, rank() OVER w AS r, sum(n) OVER w AS s, count(*) OVER w AS c
+		FROM m WINDOW w AS (PARTITION BY k ORDER BY d)},
+	open_frames => \q{SELECT id, first_value(id) OVER (PARTITION BY k ORDER BY d) AS f,
+		last_value(id) OVER (PARTITION BY k ORDER BY d RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS l,
+		nth_value(id, 2) OVER (PARTITION BY k ORDER BY d RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS second FROM m},
+	without_order => \q{SELECT j, row_number() OVER (ORDER BY k) AS rn FROM docs},
+	joined => \q{SELECT m.id, b.v, row_number() OVER (PARTITION BY m.k) AS rn FROM m JOIN bag b ON b.k = m.k},
+	grouped => \q{SELECT k, g, row_number() OVER (ORDER BY count(*)) AS rn FROM m GROUP BY k, g},
+	over_view => \q{SELECT first, count(*) AS c FROM firsts GROUP BY first});
+
 my $next_id = 100;
 
 sub change
@@ -89,12 +111,14 @@ sub change
 		"INSERT INTO bag SELECT $k, " . pick(1, 2, 'NULL') . ", 't1' FROM generate_series(1, 2)",
 		"DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE k IS NOT DISTINCT FROM $k)",
 		"UPDATE bag SET k = $k WHERE v = " . pick(1, 2),
+		"INSERT INTO docs VALUES ($k, '{\"i\": $id}'), (1, '[1, 2]')",
+		"DELETE FROM docs WHERE k IS NOT DISTINCT FROM $k",
 		"UPDATE names SET label = label || '+' WHERE k = 2",
 		"UPDATE names SET k = $k WHERE label LIKE 'o%'",
 		"INSERT INTO names VALUES ($k, 'more')");
 }
 
-run_rounds($node, stories => \@stories, changes => \&change, rounds => 8,
+run_rounds($node, stories => [ @stories, @open ], changes => \&change, rounds => 8,
 	fixed => [
 		'a row moves from one partition to another' => q{UPDATE m SET k = 3 WHERE id = 1},
 		'the partition of NULL empties, another one comes' => q{DELETE FROM m WHERE k IS NULL; INSERT INTO m VALUES (90, 9, 'g9', 9, '2024-01-03')},

@@ -17,6 +17,11 @@ $node->start_applier;
 $node->sql(q{
 	CREATE TABLE m (id int PRIMARY KEY, k int, g text, n numeric(8,2));
 	CREATE TABLE bag (k int, v int, t text);
+	CREATE TABLE docs (k int, j json);
+	CREATE TABLE numbers (n numeric, f float8);
+	CREATE VIEW lowest AS SELECT g FROM m ORDER BY n LIMIT 6;
+	INSERT INTO docs SELECT i % 2, json_build_object('i', i % 3) FROM generate_series(1, 8) i;
+	INSERT INTO numbers VALUES (1, 0), (1.0, '-0'), (1.00, 'NaN'), (NULL, 1), ('NaN', NULL);
 	INSERT INTO m SELECT i, nullif(i % 4, 0), nullif('g' || i % 3, 'g0'), nullif(i % 5, 0) * 1.5 FROM generate_series(1, 24) i;
 	INSERT INTO bag SELECT nullif(i % 4, 0), nullif(i % 3, 0), 't' || i % 2 FROM generate_series(1, 16) i});
 
@@ -56,6 +61,28 @@ my @stories = (
 	counted_latest => q{SELECT g, count(*) AS c FROM (SELECT DISTINCT ON (k) k, g FROM m ORDER BY k, id) l GROUP BY g},
 	through_stream_table => q{SELECT DISTINCT ON (n) n, id FROM top ORDER BY n, id});
 
+# The order is open: pgtrickle closes it in the same way each time.
+my @open = (
+	open_top => \q{SELECT id, k FROM m ORDER BY k LIMIT 5},
+	open_any => \q{SELECT * FROM bag LIMIT 4},
+	open_skip => \q{SELECT v, t FROM bag ORDER BY v OFFSET 3},
+	open_numbers => \q{SELECT n, f FROM numbers ORDER BY n LIMIT 3},
+	open_numbers_union => \q{SELECT n FROM numbers UNION ALL SELECT n FROM m ORDER BY 1 DESC NULLS LAST LIMIT 5},
+	open_distinct => \q{SELECT DISTINCT k, t FROM bag ORDER BY k LIMIT 2},
+	open_groups => \q{SELECT k, count(*) AS c FROM bag GROUP BY k ORDER BY count(*) LIMIT 2},
+	open_expanded => \q{SELECT generate_series(1, v) AS i, k FROM bag ORDER BY k LIMIT 5},
+	open_docs => \q{SELECT j FROM docs LIMIT 3},
+	open_rollup => \q{SELECT k, g, count(*) AS c FROM m GROUP BY ROLLUP (k, g) ORDER BY c LIMIT 3},
+	open_latest => \q{SELECT DISTINCT ON (k) k, id, n FROM m ORDER BY k, n},
+	open_latest_unordered => \q{SELECT DISTINCT ON (k, v) k, v, t FROM bag},
+	open_latest_docs => \q{SELECT DISTINCT ON (k) k, j FROM docs},
+	open_below => \q{SELECT t, count(*) AS c FROM (SELECT t FROM bag ORDER BY v LIMIT 5) x GROUP BY t},
+	open_view => \q{SELECT g, count(*) AS c FROM lowest GROUP BY g},
+	open_lists => \q{SELECT k, array_agg(g) AS gs, string_agg(g, ',') AS s, json_agg(n) AS ns FROM m GROUP BY k},
+	open_lists_ordered => \q{SELECT k, array_agg(id ORDER BY n) AS ids, string_agg(g, ',' ORDER BY g DESC) AS s FROM m GROUP BY k},
+	open_lists_bag => \q{SELECT k, array_agg(t) AS ts, array_agg(DISTINCT v) AS vs FROM bag GROUP BY k},
+	open_lists_docs => \q{SELECT k, json_agg(j) AS js, array_agg(j::text) FILTER (WHERE k > 0) AS ts FROM docs GROUP BY k});
+
 my $next_id = 100;
 
 sub change
@@ -73,10 +100,14 @@ sub change
 		"UPDATE m SET g = 'g1', n = NULL WHERE k IS NOT DISTINCT FROM $k AND id % 2 = 0",
 		"INSERT INTO bag SELECT $k, " . pick(1, 2, 'NULL') . ", 't1' FROM generate_series(1, 2)",
 		"DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE k IS NOT DISTINCT FROM $k)",
+		"INSERT INTO docs VALUES ($k, '{\"i\": $id}'), (1, '[1, 2]')",
+		"DELETE FROM docs WHERE k IS NOT DISTINCT FROM $k",
+		"INSERT INTO numbers VALUES (1.000, 1), (" . pick('1', '1.0', '0.5', 'NULL') . ", '-0')",
+		"DELETE FROM numbers WHERE ctid = (SELECT min(ctid) FROM numbers)",
 		"UPDATE bag SET k = $k WHERE v = " . pick(1, 2));
 }
 
-run_rounds($node, stories => \@stories, changes => \&change, rounds => 8,
+run_rounds($node, stories => [ @stories, @open ], changes => \&change, rounds => 8,
 	fixed => [
 		'the first row goes' => q{DELETE FROM m WHERE id = (SELECT min(id) FROM m)},
 		'the last row changes its place' => q{UPDATE m SET n = 100 WHERE id = (SELECT max(id) FROM m)},
