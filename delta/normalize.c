@@ -159,6 +159,25 @@ resolve_all_aliases(Query *query, List **quals)
 }
 
 /*
+ * A Var also says through which join's alias it was written; the deparser would look there, and the joins are gone.
+ */
+static bool
+forget_syntax_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		((Var *) node)->varnosyn = 0;
+		((Var *) node)->varattnosyn = 0;
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, forget_syntax_walker, context, 0);
+	return expression_tree_walker(node, forget_syntax_walker, context);
+}
+
+/*
  * Gives the inputs range-table indexes 1, 2, ... in the order of FROM and drops the other entries (joins, a view's old
  * and new row).
  */
@@ -186,6 +205,7 @@ renumber_inputs(Query *query, List *rtindexes, List *quals)
 	for (int i = 0; i < list_length(rtindexes); i++)
 		ChangeVarNodes((Node *) query, shift + i + 1, i + 1, 0);
 	query->rtable = rtable;
+	(void) query_tree_walker(query, forget_syntax_walker, NULL, 0);
 }
 
 /* ---- inputs ---- */
