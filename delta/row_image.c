@@ -6,6 +6,8 @@
  * distinguishes 1.0 from 1.00, and takes NULL as equal to NULL.  "The same bytes" means after detoasting:
  * how a value happens to be stored (compressed, out of line, with a short header) does not count.
  * Values passed in a Datum are compared in the bytes their type has, since the upper ones may differ.
+ * Composite values are compared column by column: a row of a table may leave out columns that were added
+ * later, and carry some that were dropped.
  *
  * The hash is on disk, in the indexes of stream tables without a key.  So it must not change: a new hash
  * is a new SQL function.
@@ -18,6 +20,8 @@
 #include "compat.h"
 #include "consolidate.h"
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
 /* Any odd constants with well spread bits do; these are from the golden ratio and from murmur's finalizer. */
@@ -82,6 +86,74 @@ hash_reference(Datum value, int16 length, uint64 hash)
 	return hash;
 }
 
+/* ------------------------------------------------------------------------------------------------
+ * Composite values
+ */
+
+typedef struct CompositeValue
+{
+	TupleDesc tupdesc;
+	Datum	 *values;
+	bool	 *nulls;
+} CompositeValue;
+
+/* Only composites need a look into the catalog: they all are varlenas with the alignment of a double. */
+static inline bool
+is_composite(Form_pg_attribute att)
+{
+	return att->attlen == -1 && att->attalign == TYPALIGN_DOUBLE && type_is_rowtype(att->atttypid);
+}
+
+static CompositeValue
+composite_open(Datum value)
+{
+	HeapTupleHeader record = DatumGetHeapTupleHeader(value);
+	HeapTupleData	tuple = {.t_len = HeapTupleHeaderGetDatumLength(record), .t_data = record};
+	CompositeValue	composite;
+
+	check_stack_depth();
+	composite.tupdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(record), HeapTupleHeaderGetTypMod(record));
+	composite.values = palloc(Max(composite.tupdesc->natts, 1) * sizeof(Datum));
+	composite.nulls = palloc(Max(composite.tupdesc->natts, 1) * sizeof(bool));
+	heap_deform_tuple(&tuple, composite.tupdesc, composite.values, composite.nulls);
+	return composite;
+}
+
+static void
+composite_close(CompositeValue *composite)
+{
+	ReleaseTupleDesc(composite->tupdesc);
+	pfree(composite->values);
+	pfree(composite->nulls);
+}
+
+static uint64
+hash_composite(Datum value, uint64 hash)
+{
+	CompositeValue composite = composite_open(value);
+
+	hash = mix_word(hash, row_image_hash(composite.tupdesc, composite.tupdesc->natts, composite.values, composite.nulls));
+	composite_close(&composite);
+	return hash;
+}
+
+static bool
+composites_equal(Datum value1, Datum value2)
+{
+	CompositeValue a = composite_open(value1);
+	CompositeValue b = composite_open(value2);
+	bool result = a.tupdesc->tdtypeid == b.tupdesc->tdtypeid && a.tupdesc->tdtypmod == b.tupdesc->tdtypmod &&
+		row_image_equal(a.tupdesc, a.tupdesc->natts, a.values, a.nulls, b.values, b.nulls);
+
+	composite_close(&a);
+	composite_close(&b);
+	return result;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Rows
+ */
+
 uint64
 row_image_hash(TupleDesc tupdesc, int natts, const Datum *values, const bool *nulls)
 {
@@ -97,6 +169,8 @@ row_image_hash(TupleDesc tupdesc, int natts, const Datum *values, const bool *nu
 			hash = mix_word(hash, HASH_NULL);
 		else if (att->attbyval)
 			hash = mix_word(hash, by_value_image(values[i], att->attlen));
+		else if (is_composite(att))
+			hash = hash_composite(values[i], hash);
 		else
 			hash = hash_reference(values[i], att->attlen, hash);
 	}
@@ -146,6 +220,8 @@ value_image_equal(Form_pg_attribute att, Datum value1, bool null1, Datum value2,
 		return null1 && null2;
 	if (att->attbyval)
 		return by_value_image(value1, att->attlen) == by_value_image(value2, att->attlen);
+	if (is_composite(att))
+		return composites_equal(value1, value2);
 	return references_equal(value1, value2, att->attlen);
 }
 
