@@ -307,7 +307,7 @@ static StateColumn *
 count_column(AggregateBuild *build, const char *argument)
 {
 	return merge_column(build,
-						psprintf("COALESCE(sum(t.__w) FILTER (WHERE t.%s IS NOT NULL), 0)", argument),
+						psprintf("COALESCE(sum(t.__w) FILTER (WHERE t.%s IS DISTINCT FROM NULL), 0)", argument),
 						INT8OID, F_INT8PL);
 }
 

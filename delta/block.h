@@ -87,11 +87,17 @@ extern QueryBlock *block_from_query(Compiler *compiler, Query *query);
 /* The columns (a list of int) that make the rows of a relation in FROM unique: a primary key, or a unique one that is NOT NULL; NIL: none. */
 extern List *relation_rte_key(RangeTblEntry *rte);
 
+/* Does a tree read any table?  If not, it changes only with what it refers to. */
+extern bool reads_tables(Node *node);
+
 /* Columns merged by a join, and (18) references to the grouping step, as what they stand for. */
 extern Node *resolve_aliases(Query *query, Node *node);
 
 /* grouping_sets.c: the level without GROUPING SETS, CUBE and ROLLUP (itself, when it has none); NULL: no rule. */
 extern Query *rewrite_grouping_sets(Compiler *compiler, Query *query);
+
+/* whole_row.c: the level with rows built from columns in place of references to whole rows; NULL: no rule. */
+extern Query *rewrite_whole_rows(Compiler *compiler, Query *query);
 
 /* set_operation.c: the level without INTERSECT and EXCEPT, and with a UNION that union.c can take; NULL: no rule. */
 extern Query *rewrite_set_operations(Compiler *compiler, Query *query);

@@ -78,6 +78,9 @@ compile_new_level(Compiler *compiler, Query *query)
 	if (query->setOperations != NULL)
 		return compile_union_all(compiler, query);
 
+	query = rewrite_whole_rows(compiler, query);
+	if (query == NULL)
+		return NULL;
 	block = block_from_query(compiler, query);
 	if (block == NULL)
 		return NULL;

@@ -9,7 +9,6 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/sysattr.h"
 #include "access/table.h"
 #include "block.h"
 #include "catalog/catalog.h"
@@ -33,41 +32,63 @@
 
 /* ---- what a level must not have ---- */
 
+/* Does it read a table, or a WITH query from outside?  *depth: how many query levels we are inside of it. */
 static bool
-has_sublink_walker(Node *node, void *context)
+reads_tables_walker(Node *node, int *depth)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, SubLink))
-		return true;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		return rte->rtekind == RTE_RELATION || (rte->rtekind == RTE_CTE && rte->ctelevelsup >= (Index) *depth);
+	}
 	if (IsA(node, Query))
-		return false;
-	return expression_tree_walker(node, has_sublink_walker, context);
+	{
+		bool		result;
+
+		++*depth;
+		result = query_tree_walker((Query *) node, reads_tables_walker, depth, QTW_EXAMINE_RTES_BEFORE);
+		--*depth;
+		return result;
+	}
+	return expression_tree_walker(node, reads_tables_walker, depth);
+}
+
+/* A subquery that reads no table is an expression, or an input, like any other that never changes by itself. */
+bool
+reads_tables(Node *node)
+{
+	int			depth = 0;
+
+	return reads_tables_walker(node, &depth);
 }
 
 static bool
-whole_row_walker(Node *node, void *context)
+has_reading_sublink(Query *query)
 {
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var) && ((Var *) node)->varattno == 0)
-		return true;
-	return expression_tree_walker(node, whole_row_walker, context);
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (reads_tables((Node *) rte->functions) || reads_tables((Node *) rte->values_lists) ||
+			reads_tables((Node *) rte->tablefunc))
+			return true;
+	}
+	return reads_tables((Node *) query->targetList) || reads_tables((Node *) query->jointree) ||
+		reads_tables(query->havingQual);
 }
 
 static bool
 level_is_supported(Compiler *compiler, Query *query)
 {
-	if (has_sublink_walker((Node *) query->targetList, NULL) ||
-		has_sublink_walker((Node *) query->jointree, NULL) ||
-		has_sublink_walker(query->havingQual, NULL))
+	if (has_reading_sublink(query))
 		compile_cannot(compiler, "a subquery in an expression (EXISTS, IN, scalar) has no delta rule yet");
 	else if (query->hasRecursive)
 		compile_cannot(compiler, "WITH RECURSIVE has no delta rule yet");
-	else if (whole_row_walker((Node *) query->targetList, NULL) ||
-			 whole_row_walker((Node *) query->jointree, NULL) ||
-			 whole_row_walker(query->havingQual, NULL))
-		compile_cannot(compiler, "a reference to a whole row has no delta rule yet");
 	else
 		return true;
 	return false;
@@ -155,6 +176,8 @@ resolve_all_aliases(Query *query, List **quals)
 			rte->functions = (List *) resolve_aliases(query, (Node *) rte->functions);
 		else if (rte->rtekind == RTE_VALUES)
 			rte->values_lists = (List *) resolve_aliases(query, (Node *) rte->values_lists);
+		else if (rte->rtekind == RTE_TABLEFUNC)
+			rte->tablefunc = (TableFunc *) resolve_aliases(query, (Node *) rte->tablefunc);
 	}
 }
 
@@ -328,6 +351,8 @@ describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 {
 	Compiled   *compiled;
 
+	if (!reads_tables((Node *) rte->subquery))
+		return true;
 	if (rte->lateral)
 	{
 		compile_cannot(compiler, "a LATERAL subquery has no delta rule yet");
@@ -350,27 +375,44 @@ describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 	return true;
 }
 
+typedef struct UsedColumns
+{
+	int			rtindex;
+	int			sublevels_up;
+	Bitmapset  *attnos;
+} UsedColumns;
+
+static bool
+used_columns_walker(Node *node, UsedColumns *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno == context->rtindex && var->varlevelsup == (Index) context->sublevels_up && var->varattno > 0)
+			context->attnos = bms_add_member(context->attnos, var->varattno);
+		return false;
+	}
+	if (IsA(node, Query))
+	{
+		context->sublevels_up++;
+		(void) query_tree_walker((Query *) node, used_columns_walker, context, 0);
+		context->sublevels_up--;
+		return false;
+	}
+	return expression_tree_walker(node, used_columns_walker, context);
+}
+
+/* In all of the level, subqueries included. */
 static Bitmapset *
 used_columns(Query *query, int rtindex)
 {
-	Bitmapset  *offsets = NULL;
-	Bitmapset  *attnos = NULL;
-	int			offset = -1;
-	ListCell   *lc;
+	UsedColumns context = {rtindex, 0, NULL};
 
-	pull_varattnos((Node *) query->targetList, rtindex, &offsets);
-	pull_varattnos(query->jointree->quals, rtindex, &offsets);
-	pull_varattnos(query->havingQual, rtindex, &offsets);
-	foreach(lc, query->rtable)
-	{
-		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
-		pull_varattnos((Node *) rte->functions, rtindex, &offsets);
-		pull_varattnos((Node *) rte->values_lists, rtindex, &offsets);
-	}
-	while ((offset = bms_next_member(offsets, offset)) >= 0)
-		attnos = bms_add_member(attnos, offset + FirstLowInvalidHeapAttributeNumber);
-	return attnos;
+	(void) query_tree_walker(query, used_columns_walker, &context, 0);
+	return context.attnos;
 }
 
 static BlockInput *
@@ -399,6 +441,7 @@ describe_input(Compiler *compiler, Query *query, int rtindex)
 			return describe_subquery_input(compiler, rte, input) ? input : NULL;
 		case RTE_FUNCTION:
 		case RTE_VALUES:
+		case RTE_TABLEFUNC:
 			/* never changes by itself; a LATERAL one follows the input that it refers to, in every term */
 			return input;
 		case RTE_RESULT:
