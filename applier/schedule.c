@@ -26,6 +26,7 @@
  */
 #define CLOCK_STEP_MIN MICROS_PER_SECOND
 #define CLOCK_COST_PARTS 10
+#define CLOCK_EARLY_PARTS 4 /* early by at most one in so many of its time */
 
 Schedule *
 schedule_create(void)
@@ -367,6 +368,28 @@ clock_due_at(const Schedule *schedule, const StreamTable *table)
 	}
 }
 
+/*
+ * Those who follow the clock would each make ticks of their own.  Who is due before long goes with the first of them, and stays with it
+ * from then on.
+ */
+static void
+choose_clocks_together(const Schedule *schedule, const Catalog *catalog, Micros now)
+{
+	bool some_due = false;
+
+	for (size_t i = 0; i < catalog->count; i++)
+		some_due |= catalog->tables[i]->is_due && clock_due_at(schedule, catalog->tables[i]) <= now;
+	for (size_t i = 0; some_due && i < catalog->count; i++)
+	{
+		StreamTable *table = catalog->tables[i];
+		Micros		 at = clock_due_at(schedule, table);
+
+		if (at != MICROS_NEVER && at - (at - table->refreshed_at) / CLOCK_EARLY_PARTS <= now &&
+			table->available_at <= now && table->run.deferred_until <= now && !table->run.goes_alone)
+			table->is_due = table->moves_by_clock = true;
+	}
+}
+
 static Micros
 due_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
 {
@@ -466,6 +489,8 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 		else if (alone == NULL || table->run.retry_at < alone->run.retry_at)
 			alone = table;
 	}
+
+	choose_clocks_together(schedule, catalog, now);
 
 	/* Turn and turn about, so that neither kind waits for ever. */
 	schedule->chose_alone = alone != NULL && (!some_together || !schedule->chose_alone);

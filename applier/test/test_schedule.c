@@ -284,6 +284,18 @@ test_clock(void)
 	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 2);
 	CHECK(second->moves_by_clock && first->moves_by_clock);
 
+	/* Who is due before long goes with the one whose time has come. */
+	first->schedule = SCHEDULE_INTERVAL;
+	first->interval = 8 * SECOND;
+	first->refreshed_at = NOW - 6 * SECOND;
+	second->refreshed_at = NOW;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 0);
+	second->refreshed_at = NOW - SECOND;
+	second->upstream_count = 0;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 2);
+	first->refreshed_at = NOW - 5 * SECOND;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 1);
+
 	/* Nobody follows the clock of a manual one. */
 	first->schedule = second->schedule = SCHEDULE_MANUAL;
 	CHECK(schedule_choose(world.schedule, catalog, NOW + 100 * SECOND, false, &next) == 0);
