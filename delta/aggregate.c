@@ -759,7 +759,7 @@ compile_aggregate(Compiler *compiler, QueryBlock *block)
 {
 	AggregateBuild *build = palloc0(sizeof(AggregateBuild));
 	ListCell   *lc;
-	bool		changes = false;
+	bool		changes = block->temporal != NIL;
 
 	build->compiler = compiler;
 	build->block = block;

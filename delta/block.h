@@ -31,9 +31,13 @@ typedef struct QueryBlock
 	Query	   *query;			/* the normalised level; its rtable holds the inputs' rtes */
 	List	   *inputs;			/* of BlockInput */
 	List	   *quals;			/* of Expr, ANDed */
+	List	   *temporal;		/* of TemporalQual: those of quals that look at the clock */
 	List	   *states;			/* of ProgramState: those that the inputs' new states name */
 	DeltaProgram *program;
 } QueryBlock;
+
+/* Among the changed inputs of a block: the moment (temporal.c). */
+#define BLOCK_TIME_CHANGED STEP_TIME_PASSED
 
 /* What a compiled level offers to the level above. */
 typedef struct Compiled

@@ -42,6 +42,17 @@
 	LogLogicalMessage(prefix, message, size, transactional)
 #endif
 
+/* 18 knows strategies of other access methods, too. */
+#if PG_VERSION_NUM >= 180000
+#define OpBtreeInterpretation OpIndexInterpretation
+#define compat_btree_interpretation(opno) get_op_index_interpretation(opno)
+#define compat_strategy(meaning)                                                                   \
+	((meaning)->cmptype >= COMPARE_LT && (meaning)->cmptype <= COMPARE_GT ? (int) (meaning)->cmptype : 0)
+#else
+#define compat_btree_interpretation(opno) get_op_btree_interpretation(opno)
+#define compat_strategy(meaning) ((meaning)->strategy)
+#endif
+
 /* 16 replaced the ownership check per kind of object by one for all. */
 #if PG_VERSION_NUM >= 160000
 #define compat_owns_relation(relid, role) object_ownercheck(RelationRelationId, relid, role)

@@ -22,6 +22,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "query.h"
+#include "temporal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -208,7 +209,7 @@ program_compile(const char *query_text, MemoryContext parent)
 	program->run_query = query_print(query_analyze_to_run(program->defining_query));
 	check_result_columns(query);
 	program->tupdesc = ExecCleanTypeFromTL(query->targetList);
-	program->full_reason = query_check(query);
+	program->full_reason = query_check(temporal_without_time(query));
 	if (program->full_reason == NULL)
 		program->full_reason = open_reason;
 	program->clock_reason = clock_query_reason(query);

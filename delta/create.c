@@ -296,7 +296,7 @@ create_guard(CreateRequest *request)
 /* ---- first fill ---- */
 
 static const char *const fill_frontier_sql =
-	"UPDATE pgtrickle.pgt_frontiers SET snapshot = $2::pg_snapshot, lsn = $3, data_timestamp = $4,"
+	"UPDATE pgtrickle.pgt_frontiers SET snapshot = $2::pg_snapshot, lsn = $3, query_now = pg_catalog.now(), data_timestamp = $4,"
 	" last_refresh_at = pg_catalog.clock_timestamp(), is_populated = true, total_refreshes = 1,"
 	" total_rows_inserted = $5, total_duration_ms = $6, last_action = 'FULL', last_status = 'COMPLETED'"
 	" WHERE pgt_id = $1";

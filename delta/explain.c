@@ -103,7 +103,7 @@ step_sql(LoadedTable *table, ProgramStep *step)
 						((ProgramRowset *) list_nth(table->program->rowsets, step->inputs[0]))->name,
 						program_state_table_name(table->pgt_id, step->state->number));
 	if (step->kind == STEP_QUERY)
-		body = step->print(step, (UINT64CONST(1) << step->ninputs) - 1);
+		body = step->print(step, ((UINT64CONST(1) << step->ninputs) - 1) | (step->follows_time ? STEP_TIME_PASSED : 0));
 	else
 		body = step->print_recompute(step, ((ProgramRowset *) list_nth(table->program->rowsets, step->inputs[0]))->name, 0);
 	return psprintf("%s%s", program_state_binding(step->states_read, table->pgt_id), body);

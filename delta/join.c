@@ -28,6 +28,7 @@
 #include "port/pg_bitutils.h"
 #include "query.h"
 #include "rowset.h"
+#include "temporal.h"
 #include "utils/builtins.h"
 
 #define TERMS_FLAT_MAX 4		/* changed inputs; 15 terms */
@@ -242,6 +243,8 @@ join_delta_sql(QueryBlock *block, uint64 changed, List *targets)
 	uint64		subset;
 
 	Assert(changed != 0);
+	if ((changed & BLOCK_TIME_CHANGED) != 0)
+		return temporal_delta_sql(block, changed & ~BLOCK_TIME_CHANGED, targets);
 	if (pg_popcount64(changed) > TERMS_FLAT_MAX)
 		return join_telescoping_sql(block, changed, targets);
 
@@ -268,12 +271,14 @@ join_add_inputs(QueryBlock *block, ProgramStep *step)
 		if (input->rowset >= 0)
 			step_add_input(step, input->rowset);
 	}
+	if (block->temporal != NIL)
+		step->follows_time = block->program->follows_time = true;
 }
 
 uint64
 join_changed_inputs(QueryBlock *block, uint64 nonempty)
 {
-	uint64		changed = 0;
+	uint64		changed = nonempty & BLOCK_TIME_CHANGED;
 	int			step_input = 0;
 
 	for (int i = 0; i < list_length(block->inputs); i++)

@@ -23,6 +23,7 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "rowset.h"
+#include "temporal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -473,6 +474,7 @@ block_from_query(Compiler *compiler, Query *query)
 	block->program = compiler->program;
 	block->query = query;
 	block->quals = (List *) query->jointree->quals;
+	temporal_note_quals(block);
 	for (int i = 1; i <= list_length(query->rtable); i++)
 	{
 		BlockInput *input = describe_input(compiler, query, i);

@@ -74,9 +74,12 @@ typedef enum StepKind
 
 struct ProgramStep;
 
+/* Besides the inputs that are not empty: set for a step that follows the time. */
+#define STEP_TIME_PASSED (UINT64CONST(1) << 63)
+
 /*
- * Prints the statement of a STEP_QUERY for the inputs that are not empty (bit i: input i).  The statement yields
- * the output's columns and a weight.
+ * Prints the statement of a STEP_QUERY for the inputs that are not empty (bit i: input i; STEP_TIME_PASSED).  The statement
+ * yields the output's columns and a weight.
  */
 typedef char *(*StepPrinter) (struct ProgramStep *step, uint64 nonempty);
 
@@ -95,7 +98,7 @@ typedef struct ProgramStep
 	int			recompute_output;	/* STEP_MERGE: rowset of keys to recompute, or -1 */
 	/* STEP_REPLACE: the statement that recomputes groups, for one pattern of NULLs in the keys (bit i: key i is NULL) */
 	char	   *(*print_recompute) (struct ProgramStep *step, const char *keys_name, uint64 null_keys);
-	bool		runs_when_empty;
+	bool		follows_time;	/* STEP_QUERY: runs even if its inputs are empty, since time has passed */
 } ProgramStep;
 
 typedef struct ProgramRowset
@@ -111,6 +114,7 @@ typedef struct DeltaProgram
 	char	   *run_query;		/* the same with open orders completed: what a full refresh runs */
 	char	   *full_reason;	/* why it cannot be maintained by delta; NULL: it can */
 	char	   *clock_reason;	/* why its answer changes without a change in the WAL; NULL: it does not */
+	bool		follows_time;	/* some step does: pgtrickle.previous_now() must be known */
 	List	   *sources;		/* of ProgramSource */
 	List	   *rowsets;		/* of ProgramRowset */
 	List	   *states;			/* of ProgramState, those below first */

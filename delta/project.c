@@ -60,7 +60,7 @@ compile_projection(Compiler *compiler, QueryBlock *block)
 	ProjectionBuild *build = palloc0(sizeof(ProjectionBuild));
 	List	   *rtable = NIL;
 	ListCell   *lc;
-	bool		changes = false;
+	bool		changes = block->temporal != NIL;
 
 	build->block = block;
 	build->targets = visible_targets(block->query->targetList);

@@ -11,7 +11,7 @@
  *    without any change in a source, so only a full refresh follows it;
  *  - functions of users marked STABLE: they may read tables that we do not watch, so full refreshes, too.
  *
- * clock.c tells them apart.
+ * clock.c tells them apart.  Conditions on the moment that temporal.c can follow are not in the query that is checked here.
  */
 #include "postgres.h"
 

@@ -144,7 +144,7 @@ keep_result(Run *run, int number, Rowset *rowset)
 static void
 run_query_step(Run *run, ProgramStep *step, int step_no)
 {
-	uint64		nonempty = 0;
+	uint64		nonempty = step->follows_time ? STEP_TIME_PASSED : 0;
 	uint64		magnitudes = 0;
 	bool		has_deletes = false;
 	const char *name = ((ProgramRowset *) list_nth(run->table->program->rowsets, step->output))->name;
@@ -161,8 +161,8 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	}
 	if (nonempty == 0)
 		return;
-	/* with several changed inputs some terms are subtracted */
-	has_deletes |= (nonempty & (nonempty - 1)) != 0;
+	/* with several changed inputs some terms are subtracted; and rows leave as time passes */
+	has_deletes |= step->follows_time || (nonempty & (nonempty - 1)) != 0;
 	keep_result(run, step->output,
 				execute_into_rowset(prepared_step(run->table, step_no, nonempty, magnitudes), name, NULL,
 									has_deletes));

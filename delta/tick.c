@@ -22,6 +22,7 @@
 #include "run.h"
 #include "settings.h"
 #include "stage.h"
+#include "temporal.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -350,10 +351,16 @@ execute_entry(TickEntry *entry)
 	failed_id = entry->pgt_id;
 	if (entry->full_reason == NULL)
 		rowsets = collect_sources(entry);
+	if (rowsets != NULL && entry->table->program->follows_time && !previous_now_load(entry->pgt_id))
+	{
+		entry->full_reason = "the moment of the last refresh is not known";
+		rowsets = NULL;
+	}
 	if (rowsets != NULL)
 		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden);
 	else
 		entry->outcome = table_refresh_full(entry->table, hidden);
+	previous_now_forget();
 	entry->table->is_populated = true;
 	if (entry->outcome.net != NULL)
 		tick->made_rowsets = lappend(tick->made_rowsets, entry->outcome.net);

@@ -49,6 +49,8 @@ CREATE TABLE pgtrickle.pgt_frontiers (
 	own_xid xid8,
 	-- the moment of the snapshot
 	data_timestamp timestamptz,
+	-- what now() was in the query that the rows equal
+	query_now timestamptz,
 	last_refresh_at timestamptz,
 	is_populated boolean NOT NULL DEFAULT false,
 	needs_refill boolean NOT NULL DEFAULT false,

@@ -120,6 +120,13 @@ COMMENT ON FUNCTION pgtrickle.tick_failed_id() IS
 	'for the applier: the stream table at work when this session''s last tick failed, 0 for none';
 REVOKE ALL ON FUNCTION pgtrickle.tick_failed_id() FROM PUBLIC;
 
+-- Runs inside the programs, with the rights of the stream tables' owners.
+CREATE FUNCTION pgtrickle.previous_now() RETURNS timestamptz
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'pgtrickle_previous_now';
+COMMENT ON FUNCTION pgtrickle.previous_now() IS
+	'inside a refresh by delta: what now() was in the refresh before; else null';
+
 /* ---- creation and reports ---- */
 
 CREATE FUNCTION pgtrickle.create_stream_table_core(
