@@ -222,23 +222,39 @@ finals_mutator(Node *node, AggregateBuild *build)
 	return expression_tree_mutator(node, finals_mutator, build);
 }
 
-/* The key of the output: the columns that show the keys as they are. */
+/* Does a target show the key, as it is or as one of the group's values that are equal to it? */
+static bool
+shows_key(Expr *target, Node *key)
+{
+	Aggref	   *call = (Aggref *) target;
+
+	return equal(target, key) ||
+		(IsA(call, Aggref) && aggregate_rule(call) == AGGREGATE_LEAST_IMAGE && call->aggfilter == NULL &&
+		 equal(linitial_node(TargetEntry, call->args)->expr, key));
+}
+
+/* The key of the output: the columns that show the keys. */
 static List *
-visible_key(AggregateBuild *build, List *targets)
+visible_key(AggregateBuild *build)
 {
 	List	   *key = NIL;
+	ListCell   *key_cell;
 
-	for (int i = 1; i <= list_length(build->keys); i++)
+	foreach(key_cell, build->keys)
 	{
 		ListCell   *lc;
 		int			found = 0;
+		int			column = 0;
 
-		foreach(lc, targets)
+		foreach(lc, build->block->query->targetList)
 		{
 			TargetEntry *target = lfirst_node(TargetEntry, lc);
 
-			if (found == 0 && IsA(target->expr, Var) && ((Var *) target->expr)->varattno == i)
-				found = target->resno;
+			if (target->resjunk)
+				continue;
+			column++;
+			if (found == 0 && shows_key(target->expr, lfirst(key_cell)))
+				found = column;
 		}
 		if (found == 0)
 			return NIL;
@@ -268,7 +284,7 @@ add_output(AggregateBuild *build, List *rowsets)
 	rename_targets(targets, target_column_names(targets));
 	compiled = project_state(build->compiler, build->state, "aggregate output", rowsets, targets,
 							 make_ands_implicit((Expr *) finals_mutator(query->havingQual, build)));
-	compiled->key = visible_key(build, targets);
+	compiled->key = visible_key(build);
 	compiled->key_is_unique = compiled->key != NIL && !expression_returns_set((Node *) targets);
 	if (!compiled->key_is_unique)
 		compiled->key = NIL;

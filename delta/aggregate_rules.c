@@ -9,10 +9,13 @@
 #include "postgres.h"
 
 #include "aggregate_rules.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_aggregate_d.h"
 #include "catalog/pg_namespace_d.h"
 #include "catalog/pg_type_d.h"
 #include "nodes/nodeFuncs.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
@@ -34,12 +37,35 @@ sum_rule(Oid type, bool average)
 	}
 }
 
+static bool
+is_of_extension(Aggref *aggref)
+{
+	return get_func_namespace(aggref->aggfnoid) == get_namespace_oid("pgtrickle", false);
+}
+
+/* Those that canonical_image.c puts in place of keys, min() and max(). */
+static AggregateRule
+extension_rule(Aggref *aggref)
+{
+	const char *name = get_func_name(aggref->aggfnoid);
+
+	if (strcmp(name, "least_image") == 0)
+		return AGGREGATE_LEAST_IMAGE;
+	if (strcmp(name, "min_exact") == 0)
+		return AGGREGATE_MIN;
+	if (strcmp(name, "max_exact") == 0)
+		return AGGREGATE_MAX;
+	return AGGREGATE_RECOMPUTE;
+}
+
 AggregateRule
 aggregate_rule(Aggref *aggref)
 {
 	const char *name;
 	Oid			type;
 
+	if (is_of_extension(aggref))
+		return extension_rule(aggref);
 	if (get_func_namespace(aggref->aggfnoid) != PG_CATALOG_NAMESPACE ||
 		aggref->aggkind != AGGKIND_NORMAL || aggref->aggdistinct != NIL ||
 		aggref->aggorder != NIL || list_length(aggref->args) > 1)
@@ -66,6 +92,9 @@ Oid
 aggregate_compare_function(Aggref *aggref)
 {
 	Oid			type = exprType((Node *) linitial_node(TargetEntry, aggref->args)->expr);
+	Oid			any[2] = {ANYELEMENTOID, ANYELEMENTOID};
 
+	if (is_of_extension(aggref))
+		return LookupFuncName(list_make2(makeString("pgtrickle"), makeString("compare_exact")), 2, any, false);
 	return lookup_type_cache(type, TYPECACHE_CMP_PROC)->cmp_proc;
 }

@@ -21,13 +21,17 @@ typedef enum AggregateRule
 	AGGREGATE_SUM_NUMERIC,
 	AGGREGATE_AVG_NUMERIC,
 	AGGREGATE_MIN,
-	AGGREGATE_MAX
+	AGGREGATE_MAX,
+	AGGREGATE_LEAST_IMAGE		/* pgtrickle.least_image(): one of several equal values */
 } AggregateRule;
 
 /* The rule for a call; FILTER does not matter, DISTINCT and ORDER BY inside mean AGGREGATE_RECOMPUTE. */
 extern AggregateRule aggregate_rule(Aggref *aggref);
 
-/* For min and max: the three-way comparison function of the type's default btree order. */
+/*
+ * For min and max: the three-way comparison function of the type's default btree order; that of min_exact and max_exact is polymorphic
+ * and also looks at images.
+ */
 extern Oid	aggregate_compare_function(Aggref *aggref);
 
 #endif							/* PGTRICKLE_AGGREGATE_RULES_H */

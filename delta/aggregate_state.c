@@ -11,7 +11,9 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_func.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 
 static StateColumn *
 add_state_column(AggregateBuild *build, char *name, Oid type, int32 typmod, Oid collation)
@@ -158,7 +160,8 @@ static void
 add_minmax_column(AggregateBuild *build, AggregateCall *call, const char *argument)
 {
 	bool		is_max = call->rule == AGGREGATE_MAX;
-	const char *function = is_max ? "max" : "min";
+	const char *function = quote_qualified_identifier(get_namespace_name(get_func_namespace(call->aggref->aggfnoid)),
+													  get_func_name(call->aggref->aggfnoid));
 	Node	   *expr = (Node *) linitial_node(TargetEntry, call->aggref->args)->expr;
 	StateColumn *state = merge_column(build,
 									  psprintf("%s(t.%s) FILTER (WHERE t.__w > 0)", function, argument),
@@ -177,6 +180,19 @@ add_minmax_column(AggregateBuild *build, AggregateCall *call, const char *argume
 		state->delta_gone_name = psprintf("%s_gone", state->name);
 	}
 	call->final = aggregate_state_var(build, state);
+}
+
+static void
+add_image_column(AggregateBuild *build, AggregateCall *call, const char *argument)
+{
+	Aggref	   *aggref = call->aggref;
+	StateColumn *images = merge_column(build, psprintf("pgtrickle.image_counts(t.%s, t.__w)", argument), BYTEAOID,
+									   extension_function("image_counts_merge", 2, BYTEAOID, BYTEAOID));
+	Expr	   *of_type = (Expr *) makeNullConst(aggref->aggtype, -1, aggref->aggcollid);
+
+	call->final = (Expr *) makeFuncExpr(extension_function("image_counts_least", 2, BYTEAOID, ANYELEMENTOID), aggref->aggtype,
+										list_make2(aggregate_state_var(build, images), of_type),
+										aggref->aggcollid, aggref->inputcollid, COERCE_EXPLICIT_CALL);
 }
 
 static void
@@ -223,6 +239,9 @@ add_algebraic_columns(AggregateBuild *build, AggregateCall *call)
 		case AGGREGATE_MIN:
 		case AGGREGATE_MAX:
 			add_minmax_column(build, call, argument);
+			break;
+		case AGGREGATE_LEAST_IMAGE:
+			add_image_column(build, call, argument);
 			break;
 		case AGGREGATE_RECOMPUTE:
 			elog(ERROR, "aggregate without a rule among algebraic ones");

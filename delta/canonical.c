@@ -13,10 +13,13 @@
  *     array_agg() ...     an aggregate that looks at the order of its rows gets ORDER BY a key of the input, or its arguments.
  *     windows             canonical_window.c
  *
- * Not touched: the digits of float sums, and which of several equal values min(), max(), GROUP BY and DISTINCT show.
+ *     GROUP BY, DISTINCT, UNION ..., min() and max(): canonical_image.c
+ *
+ * Not touched: the digits of float sums.
  */
 #include "canonical.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_namespace_d.h"
 #include "keyed.h"
@@ -40,6 +43,8 @@ aggregate_sees_order(Oid function)
 	};
 	const char *name = get_func_name(function);
 
+	if (get_func_namespace(function) == get_namespace_oid("pgtrickle", true))
+		return false;
 	if (get_func_namespace(function) != PG_CATALOG_NAMESPACE)
 		return true;
 	for (int i = 0; blind[i] != NULL; i++)
@@ -222,6 +227,7 @@ level_walker(Node *node, Canonical *canonical)
 		canonicalize_aggregates(query, canonical);
 		if (query->hasWindowFuncs)
 			canonicalize_windows(query, canonical);
+		canonicalize_images(query, canonical);
 		if (!is_unordered)
 			canonicalize_rows(query, canonical);
 		return false;

@@ -25,6 +25,13 @@ extern void canonicalize(Query *query, Canonical *canonical);
 /* Does the aggregate's result depend on the order of its rows? */
 extern bool aggregate_sees_order(Oid function);
 
+/*
+ * canonical_image.c: which of several equal values one level shows.  show_least_images does it for GROUP BY alone; of the rows for which
+ * `filter` holds (NULL: all).
+ */
+extern void canonicalize_images(Query *query, Canonical *canonical);
+extern bool show_least_images(Query *query, Expr *filter);
+
 /* canonical_window.c: the windows of one level. */
 extern void canonicalize_windows(Query *query, Canonical *canonical);
 

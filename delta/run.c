@@ -14,10 +14,12 @@
 #include "access/xact.h"
 #include "block.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
 #include "consolidate.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "query.h"
 #include "run.h"
 #include "run_owner.h"
@@ -214,6 +216,17 @@ rowset_column(Rowset *rowset, const char *name)
 	return InvalidAttrNumber;
 }
 
+/* A polymorphic comparison learns its arguments' type from the expression that it is called in. */
+static void
+tell_argument_types(FmgrInfo *function, StateColumn *column)
+{
+	Const	   *value = makeNullConst(column->type, column->typmod, column->collation);
+	FuncExpr   *call = makeFuncExpr(function->fn_oid, INT4OID, list_make2(value, value), InvalidOid, column->collation,
+									COERCE_EXPLICIT_CALL);
+
+	fmgr_info_set_expr((Node *) call, function);
+}
+
 static MergeTarget
 merge_target(LoadedTable *table, ProgramState *state, Relation relation, Rowset *delta)
 {
@@ -241,6 +254,8 @@ merge_target(LoadedTable *table, ProgramState *state, Relation relation, Rowset 
 		if (column->is_minmax)
 			merge->delta_gone_attno = rowset_column(delta, column->delta_gone_name);
 		fmgr_info(column->is_minmax ? column->compare_function : column->merge_function, &merge->function);
+		if (column->is_minmax)
+			tell_argument_types(&merge->function, column);
 		merge->collation = column->collation;
 	}
 	return target;

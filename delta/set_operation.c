@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "block.h"
+#include "canonical.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
@@ -30,6 +31,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
 #include "tree_build.h"
 #include "utils/fmgroids.h"
 
@@ -71,19 +73,30 @@ operation_targets(SetOperationStmt *operation, List *names)
 	return targets;
 }
 
+/*
+ * `depth`: how many levels below the level's successor it will stand.  What a branch refers to outside of itself (a WITH query, when orders
+ * and images are settled; later there is nothing left) is that much further up.
+ */
 static Query *
-query_of_part(Query *level, Node *node)
+query_of_part(Query *level, Node *node, int depth)
 {
 	Query	   *query;
 	RangeTblEntry *first;
+	ListCell   *lc;
 
 	if (IsA(node, RangeTblRef))
-		return copyObject(rt_fetch(((RangeTblRef *) node)->rtindex, level->rtable)->subquery);
+	{
+		query = copyObject(rt_fetch(((RangeTblRef *) node)->rtindex, level->rtable)->subquery);
+		IncrementVarSublevelsUp((Node *) query, depth - 1, 1);
+		return query;
+	}
 	query = makeNode(Query);
 	query->commandType = CMD_SELECT;
 	query->canSetTag = true;
 	query->jointree = makeFromExpr(NIL, NULL);
 	query->setOperations = copy_operation(level, node, query);
+	foreach(lc, query->rtable)
+		IncrementVarSublevelsUp((Node *) lfirst_node(RangeTblEntry, lc)->subquery, depth, 1);
 	first = linitial_node(RangeTblEntry, query->rtable);
 	query->targetList = operation_targets((SetOperationStmt *) node, target_column_names(first->subquery->targetList));
 	return query;
@@ -115,7 +128,7 @@ branches_into_subqueries(Query *level, Node **place, bool below_distinct)
 	reference = makeNode(RangeTblRef);
 	reference->rtindex = list_length(level->rtable) + 1;
 	level->rtable = lappend(level->rtable,
-							subquery_rte(query_of_part(level, node), psprintf("part_%d", reference->rtindex)));
+							subquery_rte(query_of_part(level, node, 1), psprintf("part_%d", reference->rtindex)));
 	*place = (Node *) reference;
 }
 
@@ -192,8 +205,11 @@ visible_condition(SetOperationStmt *operation, Expr *left, Expr *right)
 static Query *
 counted_query(Query *level, SetOperationStmt *operation)
 {
-	Query	   *marked = union_all_query(list_make2(marked_side(query_of_part(level, operation->larg), operation, true),
-													marked_side(query_of_part(level, operation->rarg), operation, false)));
+	/* below it: the union, a marked side, the part; with ALL all that is one level down */
+	int			depth = operation->all ? 4 : 3;
+	Query	   *left_side = marked_side(query_of_part(level, operation->larg, depth), operation, true);
+	Query	   *right_side = marked_side(query_of_part(level, operation->rarg, depth), operation, false);
+	Query	   *marked = union_all_query(list_make2(left_side, right_side));
 	Query	   *counted = simple_query(list_make1(subquery_rte(marked, "sides")), NIL, NIL);
 	int			ncolumns = list_length(operation->colTypes);
 	Expr	   *left = count_of_side(ncolumns + 1);
@@ -218,6 +234,8 @@ counted_query(Query *level, SetOperationStmt *operation)
 	}
 	else
 		counted->havingQual = visible_condition(operation, left, right);
+	/* equal values that differ: those of the left side count */
+	(void) show_least_images(counted, (Expr *) subquery_var(marked, 1, ncolumns + 1, 0));
 	return counted;
 }
 
@@ -273,8 +291,8 @@ copied_query(Query *counted, SetOperationStmt *operation)
 
 /* ---- the level ---- */
 
-static Query *
-rewrite_operation(Query *level, SetOperationStmt *operation)
+Query *
+set_operation_as_levels(Query *level, SetOperationStmt *operation)
 {
 	Query	   *query;
 
@@ -286,6 +304,8 @@ rewrite_operation(Query *level, SetOperationStmt *operation)
 	query = counted_query(level, operation);
 	if (operation->all)
 		query = copied_query(query, operation);
+	query->cteList = level->cteList;
+	query->hasRecursive = level->hasRecursive;
 	rename_targets(query->targetList, target_column_names(level->targetList));
 	return query;
 }
@@ -330,5 +350,5 @@ rewrite_set_operations(Compiler *compiler, Query *query)
 	if (query->limitCount != NULL || query->limitOffset != NULL)
 		return limited_query(query);
 	query = copyObject(query);
-	return rewrite_operation(query, castNode(SetOperationStmt, query->setOperations));
+	return set_operation_as_levels(query, castNode(SetOperationStmt, query->setOperations));
 }

@@ -23,4 +23,9 @@ extern Query *union_all_query(List *queries);
 /* A Var of the n-th visible column of a subquery that is range-table entry `rtindex`. */
 extern Var *subquery_var(Query *query, int rtindex, int column, int sublevels_up);
 
+/*
+ * set_operation.c: what a level with this operation on top means without INTERSECT and EXCEPT there.  Scribbles on the level.
+ */
+extern Query *set_operation_as_levels(Query *level, SetOperationStmt *operation);
+
 #endif							/* PGTRICKLE_TREE_BUILD_H */

@@ -55,6 +55,68 @@ CREATE FUNCTION pgtrickle.numeric_state_avg(state bytea) RETURNS numeric
 COMMENT ON FUNCTION pgtrickle.numeric_state_avg(bytea) IS
 	'what avg() shows for a numeric state';
 
+/*
+ * One of several equal values, see delta/exact_image.c.
+ */
+CREATE FUNCTION pgtrickle.lesser_image(a anyelement, b anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_lesser_image';
+COMMENT ON FUNCTION pgtrickle.lesser_image(anyelement, anyelement) IS
+	'the one of two values whose bytes come first';
+CREATE AGGREGATE pgtrickle.least_image(anyelement) (
+	SFUNC = pgtrickle.lesser_image, STYPE = anyelement, COMBINEFUNC = pgtrickle.lesser_image, PARALLEL = SAFE);
+COMMENT ON AGGREGATE pgtrickle.least_image(anyelement) IS
+	'of values that are equal, the one whose bytes come first';
+
+CREATE FUNCTION pgtrickle.compare_exact(a anyelement, b anyelement) RETURNS integer
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_compare_exact';
+COMMENT ON FUNCTION pgtrickle.compare_exact(anyelement, anyelement) IS
+	'order of two values, and of their bytes when they are equal: -1, 0 or 1';
+CREATE FUNCTION pgtrickle.lesser_exact(a anyelement, b anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_lesser_exact';
+COMMENT ON FUNCTION pgtrickle.lesser_exact(anyelement, anyelement) IS
+	'the lower one of two values by compare_exact';
+CREATE FUNCTION pgtrickle.greater_exact(a anyelement, b anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_greater_exact';
+COMMENT ON FUNCTION pgtrickle.greater_exact(anyelement, anyelement) IS
+	'the higher one of two values by compare_exact';
+CREATE AGGREGATE pgtrickle.min_exact(anyelement) (
+	SFUNC = pgtrickle.lesser_exact, STYPE = anyelement, COMBINEFUNC = pgtrickle.lesser_exact, PARALLEL = SAFE);
+COMMENT ON AGGREGATE pgtrickle.min_exact(anyelement) IS
+	'min(), and among equal values the one whose bytes come first';
+CREATE AGGREGATE pgtrickle.max_exact(anyelement) (
+	SFUNC = pgtrickle.greater_exact, STYPE = anyelement, COMBINEFUNC = pgtrickle.greater_exact, PARALLEL = SAFE);
+COMMENT ON AGGREGATE pgtrickle.max_exact(anyelement) IS
+	'max(), and among equal values the one whose bytes come last';
+
+CREATE FUNCTION pgtrickle.image_counts_step(state internal, value anyelement, weight integer) RETURNS internal
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_image_counts_step';
+COMMENT ON FUNCTION pgtrickle.image_counts_step(internal, anyelement, integer) IS
+	'transition function of image_counts';
+CREATE FUNCTION pgtrickle.image_counts_end(state internal) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_image_counts_end';
+COMMENT ON FUNCTION pgtrickle.image_counts_end(internal) IS
+	'final function of image_counts';
+CREATE AGGREGATE pgtrickle.image_counts(anyelement, integer) (
+	SFUNC = pgtrickle.image_counts_step, STYPE = internal, FINALFUNC = pgtrickle.image_counts_end, PARALLEL = SAFE);
+COMMENT ON AGGREGATE pgtrickle.image_counts(anyelement, integer) IS
+	'mergeable state: how often each image of a value occurs, by weight; null when no row has a value';
+CREATE FUNCTION pgtrickle.image_counts_merge(state bytea, delta bytea) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_image_counts_merge';
+COMMENT ON FUNCTION pgtrickle.image_counts_merge(bytea, bytea) IS
+	'state of two bags of values taken together';
+CREATE FUNCTION pgtrickle.image_counts_least(state bytea, of_type anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_image_counts_least';
+COMMENT ON FUNCTION pgtrickle.image_counts_least(bytea, anyelement) IS
+	'what least_image() shows for a state of images';
+
 CREATE FUNCTION pgtrickle.sum_or_null(sum bigint, row_count bigint) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_sum_or_null_bigint';
