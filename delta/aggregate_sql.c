@@ -55,7 +55,7 @@ aggregate_print_group_delta(ProgramStep *step, uint64 nonempty)
 {
 	AggregateBuild *build = step->build;
 
-	return group_sql(build, join_delta_sql(build->block, join_changed_inputs(build->block, nonempty),
+	return group_sql(build, join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty),
 										   build->targets), false);
 }
 
@@ -65,7 +65,7 @@ aggregate_print_affected_keys(ProgramStep *step, uint64 nonempty)
 {
 	AggregateBuild *build = step->build;
 	List	   *key_targets = list_copy_head(build->targets, list_length(build->keys));
-	char	   *terms = join_delta_sql(build->block, join_changed_inputs(build->block, nonempty), key_targets);
+	char	   *terms = join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty), key_targets);
 	StringInfoData sql;
 
 	initStringInfo(&sql);

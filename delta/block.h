@@ -23,7 +23,14 @@ typedef struct BlockInput
 	List	   *coltypes;		/* oid, int and oid lists beside colnames */
 	List	   *coltypmods;
 	List	   *colcollations;
-	List	   *key;			/* of int: attribute numbers that are unique and not NULL together; NIL: none */
+	List	   *key;			/* of int: attribute numbers that are unique together; NIL: none */
+
+	/*
+	 * Not joined but looked up: a row of the others stays when no row of this input fulfils `unless`, which at most one
+	 * may.  An anti input is the last of its block, and is not counted among what targets and quals refer to.
+	 */
+	bool		anti;
+	List	   *unless;			/* of Expr, ANDed, over all inputs including this one */
 } BlockInput;
 
 typedef struct QueryBlock
@@ -106,6 +113,30 @@ extern Query *rewrite_whole_rows(Compiler *compiler, Query *query);
 /* set_operation.c: the level without INTERSECT and EXCEPT, and with a UNION that union.c can take; NULL: no rule. */
 extern Query *rewrite_set_operations(Compiler *compiler, Query *query);
 
+/* One input of a level: what its range-table entry yields, compiled.  NULL when it has no rule. */
+extern BlockInput *block_describe_input(Compiler *compiler, Query *query, int rtindex);
+
+/* What a compiled level is as an input of another one. */
+extern BlockInput *block_input_from_compiled(Compiled *compiled, const char *alias);
+
+/* Moves inputs to range-table indexes 1, 2, ... everywhere in the level; other entries are dropped. */
+extern void block_renumber_inputs(Query *query, List *rtindexes);
+
+/* Columns of joins, in every expression of the level, become the columns of tables that they stand for. */
+extern void resolve_all_aliases(Query *query);
+
+/* Whether blocks can express what the level's expressions contain; notes what they cannot. */
+extern bool block_level_is_supported(Compiler *compiler, Query *query);
+
+/* isolate.c: every outer join in FROM as a subquery with two inputs; false when that has no rule. */
+extern bool isolate_outer_joins(Compiler *compiler, Query *query);
+
+/* Is the level nothing but one outer join, a filter and a projection? */
+extern bool level_is_outer_join(Query *query);
+
+/* outer_join.c: such a level. */
+extern Compiled *compile_outer_join(Compiler *compiler, Query *query);
+
 /* join.c: the terms of the delta of the block's FROM and WHERE. */
 
 /*
@@ -121,8 +152,11 @@ extern char *join_delta_sql(QueryBlock *block, uint64 changed, List *targets);
 /* Which inputs change, as bits; which rowsets those are, into the step, in input order. */
 extern void join_add_inputs(QueryBlock *block, ProgramStep *step);
 
-/* Translates the step's "which step inputs are not empty" into "which block inputs changed". */
-extern uint64 join_changed_inputs(QueryBlock *block, uint64 nonempty);
+/* Translates "which inputs of the step are not empty" into "which inputs of the block changed". */
+extern uint64 join_changed_inputs(QueryBlock *block, ProgramStep *step, uint64 nonempty);
+
+/* The block's rows in the new state, with these targets. */
+extern Query *join_new_state(QueryBlock *block, List *targets);
 
 /* A column list that names a rowset or state like a table. */
 extern RangeTblEntry *named_rte(const char *name, const char *alias, List *colnames, List *coltypes,
@@ -133,6 +167,9 @@ extern Query *simple_query(List *rtable, List *quals, List *targets);
 
 /* key.c: output columns (of targets) that identify a row of a join; NIL: none. */
 extern List *join_key(QueryBlock *block, List *targets);
+
+/* The output column that shows a column of an input as it is; 0: none. */
+extern int	output_column(List *targets, int input_no, AttrNumber attno);
 
 /* project.c, aggregate.c, distinct.c, union.c: one operator each. */
 extern Compiled *compile_projection(Compiler *compiler, QueryBlock *block);

@@ -82,6 +82,16 @@ compile_new_level(Compiler *compiler, Query *query)
 	query = rewrite_whole_rows(compiler, query);
 	if (query == NULL)
 		return NULL;
+	if (!isolate_outer_joins(compiler, query))
+	{
+		note_all_sources(compiler, query);
+		return NULL;
+	}
+	if (level_is_outer_join(query))
+	{
+		compiled = compile_outer_join(compiler, query);
+		return compiled != NULL && query->distinctClause != NIL ? compile_distinct(compiler, compiled) : compiled;
+	}
 	block = block_from_query(compiler, query);
 	if (block == NULL)
 		return NULL;

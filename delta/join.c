@@ -14,7 +14,8 @@
  * in the new state, i's delta, and those after i in the old state, written as R' UNION ALL -dR.  Fewer terms, but each probes more.
  *
  * Which inputs changed is known only when a tick runs, so the statements are printed then, one per set of changed inputs, and kept.
- * Only builds statements: execution is run.c.  Outer joins are not here: their rows also depend on what does not match.
+ * Only builds statements: execution is run.c.  Outer joins are in outer_join.c; of theirs, only the lookup of what does not match
+ * (anti inputs) is here, because its delta has the same terms.
  */
 #include "postgres.h"
 
@@ -118,31 +119,94 @@ input_rowset_name(QueryBlock *block, int input_no)
 	return rowset->name;
 }
 
+/* ---- anti inputs ---- */
+
+typedef struct ProbeContext
+{
+	int			rtindex;		/* of the anti input among the block's inputs */
+	int			level;
+} ProbeContext;
+
+/* Moves an expression of the block into a subquery whose only table is the anti input. */
+static Node *
+probe_mutator(Node *node, ProbeContext *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Query))
+	{
+		Query	   *result;
+
+		context->level++;
+		result = query_tree_mutator((Query *) node, probe_mutator, context, 0);
+		context->level--;
+		return (Node *) result;
+	}
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == (Index) context->level)
+	{
+		Var		   *var = copyObject((Var *) node);
+
+		if (var->varno == context->rtindex)
+			var->varno = 1;
+		else
+			var->varlevelsup++;
+		var->varnosyn = 0;		/* the deparser would believe it */
+		return (Node *) var;
+	}
+	return expression_tree_mutator(node, probe_mutator, context);
+}
+
+/* NOT EXISTS (SELECT true FROM input WHERE unless) */
+static Node *
+nothing_matches(BlockInput *input, int rtindex)
+{
+	TargetEntry *found = makeTargetEntry((Expr *) makeBoolConst(true, false), 1, pstrdup("found"), false);
+	Query	   *probe = simple_query(list_make1(copyObject(input->rte)), copyObject(input->unless),
+									 list_make1(found));
+	ProbeContext context = {rtindex, 0};
+	SubLink    *exists = makeNode(SubLink);
+
+	query_tree_mutator(probe, probe_mutator, &context, QTW_DONT_COPY_QUERY);
+	exists->subLinkType = EXISTS_SUBLINK;
+	exists->subselect = (Node *) probe;
+	return (Node *) makeBoolExpr(NOT_EXPR, list_make1(exists), -1);
+}
+
+/* ---- terms ---- */
+
 /*
- * One term: `delta` inputs from their deltas, `old` inputs from the telescoping sum's old states.
+ * One term: `delta` inputs from their deltas, `old` inputs from the telescoping sum's old states.  An anti input stands for a factor
+ * of one minus the number of its matches, so its delta is that of its rows with the opposite sign.
  */
 static Query *
-join_term_general(QueryBlock *block, uint64 delta, uint64 old, bool negative, List *targets)
+join_term_general(QueryBlock *block, uint64 delta, uint64 old, bool negative, List *targets, bool weighted)
 {
 	List	   *rtable = NIL;
+	List	   *quals = copyObject(block->quals);
 	Node	   *weight = NULL;
-	TargetEntry *weight_target;
+	Query	   *query;
 
 	for (int i = 0; i < list_length(block->inputs); i++)
 	{
 		BlockInput *input = list_nth(block->inputs, i);
 		uint64		bit = UINT64CONST(1) << i;
+		bool		changed = ((delta | old) & bit) != 0;
 
 		if ((delta & bit) != 0)
 			rtable = lappend(rtable, weighted_rte(input, input_rowset_name(block, i)));
 		else if ((old & bit) != 0)
 			rtable = lappend(rtable, weighted_rte(input, psprintf("__pgt_old_%d", i + 1)));
+		else if (input->anti)
+			quals = lappend(quals, nothing_matches(input, i + 1));
 		else
-		{
 			rtable = lappend(rtable, copyObject(input->rte));
-			continue;
+		if (changed)
+			weight = multiply(weight, weight_var(input, i + 1));
+		if (changed && input->anti)
+		{
+			quals = list_concat(quals, copyObject(input->unless));
+			negative = !negative;
 		}
-		weight = multiply(weight, weight_var(input, i + 1));
 	}
 	if (weight == NULL)
 		weight = integer_constant(1);
@@ -150,9 +214,12 @@ join_term_general(QueryBlock *block, uint64 delta, uint64 old, bool negative, Li
 		weight = multiply(integer_constant(-1), weight);
 
 	targets = copyObject(targets);
-	weight_target = makeTargetEntry((Expr *) weight, list_length(targets) + 1,
-									pstrdup(ROWSET_WEIGHT_COLUMN), false);
-	return simple_query(rtable, copyObject(block->quals), lappend(targets, weight_target));
+	if (weighted)
+		targets = lappend(targets, makeTargetEntry((Expr *) weight, list_length(targets) + 1,
+												   pstrdup(ROWSET_WEIGHT_COLUMN), false));
+	query = simple_query(rtable, quals, targets);
+	query->hasSubLinks = true;	/* there may be some */
+	return query;
 }
 
 Query *
@@ -160,7 +227,13 @@ join_term(QueryBlock *block, uint64 changed, List *targets)
 {
 	bool		negative = changed != 0 && pg_popcount64(changed) % 2 == 0;
 
-	return join_term_general(block, changed, 0, negative, targets);
+	return join_term_general(block, changed, 0, negative, targets, true);
+}
+
+Query *
+join_new_state(QueryBlock *block, List *targets)
+{
+	return join_term_general(block, 0, 0, false, targets, false);
 }
 
 /* "WITH __pgt_old_3 AS NOT MATERIALIZED (new UNION ALL -delta), ..." for the inputs in `old`. */
@@ -229,7 +302,7 @@ join_telescoping_sql(QueryBlock *block, uint64 changed, List *targets)
 		uint64		bit = UINT64CONST(1) << i;
 
 		rest &= ~bit;
-		appendStringInfoString(&sql, query_print(join_term_general(block, bit, rest, false, targets)));
+		appendStringInfoString(&sql, query_print(join_term_general(block, bit, rest, false, targets, true)));
 		if (rest != 0)
 			appendStringInfoString(&sql, "\nUNION ALL\n");
 	}
@@ -276,20 +349,19 @@ join_add_inputs(QueryBlock *block, ProgramStep *step)
 }
 
 uint64
-join_changed_inputs(QueryBlock *block, uint64 nonempty)
+join_changed_inputs(QueryBlock *block, ProgramStep *step, uint64 nonempty)
 {
 	uint64		changed = nonempty & BLOCK_TIME_CHANGED;
-	int			step_input = 0;
 
 	for (int i = 0; i < list_length(block->inputs); i++)
 	{
 		BlockInput *input = list_nth(block->inputs, i);
 
-		if (input->rowset < 0)
-			continue;
-		if ((nonempty & (UINT64CONST(1) << step_input)) != 0)
-			changed |= UINT64CONST(1) << i;
-		step_input++;
+		for (int number = 0; number < step->ninputs; number++)
+		{
+			if (step->inputs[number] == input->rowset && (nonempty & (UINT64CONST(1) << number)) != 0)
+				changed |= UINT64CONST(1) << i;
+		}
 	}
 	return changed;
 }

@@ -79,7 +79,7 @@ determined_inputs(QueryBlock *block, List *equalities)
 	return left_out;
 }
 
-static int
+int
 output_column(List *targets, int input_no, AttrNumber attno)
 {
 	ListCell   *lc;

@@ -83,8 +83,8 @@ has_reading_sublink(Query *query)
 		reads_tables(query->havingQual);
 }
 
-static bool
-level_is_supported(Compiler *compiler, Query *query)
+bool
+block_level_is_supported(Compiler *compiler, Query *query)
 {
 	if (has_reading_sublink(query))
 		compile_cannot(compiler, "a subquery in an expression (EXISTS, IN, scalar) has no delta rule yet");
@@ -132,12 +132,7 @@ flatten_from(FlattenContext *context, Node *node)
 		JoinExpr   *join = (JoinExpr *) node;
 
 		if (join->jointype != JOIN_INNER)
-		{
-			compile_cannot(context->compiler, "a %s JOIN has no delta rule yet",
-						   join->jointype == JOIN_LEFT ? "LEFT" :
-						   join->jointype == JOIN_RIGHT ? "RIGHT" : "FULL");
-			return false;
-		}
+			elog(ERROR, "an outer join is not in a level of its own");
 		if (!flatten_from(context, join->larg) || !flatten_from(context, join->rarg))
 			return false;
 		context->quals = list_concat(context->quals, make_ands_implicit((Expr *) join->quals));
@@ -161,12 +156,27 @@ resolve_aliases(Query *query, Node *node)
 #endif
 }
 
-static void
-resolve_all_aliases(Query *query, List **quals)
+#if PG_VERSION_NUM >= 160000
+/* Which joins may have made a column NULL: the planner's notes, which comparing and counting columns must not see. */
+static bool
+forget_nulling_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		((Var *) node)->varnullingrels = NULL;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, forget_nulling_walker, context, 0);
+	return expression_tree_walker(node, forget_nulling_walker, context);
+}
+#endif
+
+void
+resolve_all_aliases(Query *query)
 {
 	ListCell   *lc;
 
-	*quals = (List *) resolve_aliases(query, (Node *) *quals);
+	query->jointree = (FromExpr *) resolve_aliases(query, (Node *) query->jointree);
 	query->targetList = (List *) resolve_aliases(query, (Node *) query->targetList);
 	query->havingQual = resolve_aliases(query, query->havingQual);
 	foreach(lc, query->rtable)
@@ -179,12 +189,15 @@ resolve_all_aliases(Query *query, List **quals)
 			rte->values_lists = (List *) resolve_aliases(query, (Node *) rte->values_lists);
 		else if (rte->rtekind == RTE_TABLEFUNC)
 			rte->tablefunc = (TableFunc *) resolve_aliases(query, (Node *) rte->tablefunc);
+		else if (rte->rtekind == RTE_SUBQUERY && rte->lateral)
+			rte->subquery = (Query *) resolve_aliases(query, (Node *) rte->subquery);
 	}
+#if PG_VERSION_NUM >= 160000
+	(void) query_tree_walker(query, forget_nulling_walker, NULL, 0);
+#endif
 }
 
-/*
- * A Var also says through which join's alias it was written; the deparser would look there, and the joins are gone.
- */
+/* A Var also says through which join's alias it was written; the deparser would look there, and the joins are gone. */
 static bool
 forget_syntax_walker(Node *node, void *context)
 {
@@ -202,26 +215,18 @@ forget_syntax_walker(Node *node, void *context)
 }
 
 /*
- * Gives the inputs range-table indexes 1, 2, ... in the order of FROM and drops the other entries (joins, a view's old
- * and new row).
+ * Gives the inputs range-table indexes 1, 2, ... in the order of `rtindexes` and drops the other entries (joins, a view's
+ * old and new row).
  */
-static void
-renumber_inputs(Query *query, List *rtindexes, List *quals)
+void
+block_renumber_inputs(Query *query, List *rtindexes)
 {
 	List	   *rtable = NIL;
-	List	   *from = NIL;
 	int			shift = list_length(query->rtable);
 	ListCell   *lc;
 
 	foreach(lc, rtindexes)
-	{
-		RangeTblRef *reference = makeNode(RangeTblRef);
-
-		reference->rtindex = lfirst_int(lc);
-		from = lappend(from, reference);
 		rtable = lappend(rtable, rt_fetch(lfirst_int(lc), query->rtable));
-	}
-	query->jointree = makeFromExpr(from, (Node *) quals);
 
 	/* New and old numbers overlap; so move everything out of the way first. */
 	for (int i = 0; i < list_length(rtindexes); i++)
@@ -230,6 +235,22 @@ renumber_inputs(Query *query, List *rtindexes, List *quals)
 		ChangeVarNodes((Node *) query, shift + i + 1, i + 1, 0);
 	query->rtable = rtable;
 	(void) query_tree_walker(query, forget_syntax_walker, NULL, 0);
+}
+
+static FromExpr *
+plain_from(List *rtindexes, List *quals)
+{
+	List	   *from = NIL;
+	ListCell   *lc;
+
+	foreach(lc, rtindexes)
+	{
+		RangeTblRef *reference = makeNode(RangeTblRef);
+
+		reference->rtindex = lfirst_int(lc);
+		from = lappend(from, reference);
+	}
+	return makeFromExpr(from, (Node *) quals);
 }
 
 /* ---- inputs ---- */
@@ -406,6 +427,27 @@ used_columns_walker(Node *node, UsedColumns *context)
 	return expression_tree_walker(node, used_columns_walker, context);
 }
 
+BlockInput *
+block_input_from_compiled(Compiled *compiled, const char *alias)
+{
+	BlockInput *input = palloc0(sizeof(BlockInput));
+	List	   *targets = compiled->new_query->targetList;
+
+	input->colnames = target_column_names(targets);
+	rename_targets(targets, input->colnames);
+	target_column_types(targets, &input->coltypes, &input->coltypmods, &input->colcollations);
+	input->rowset = compiled->rowset;
+	input->states = compiled->states;
+	input->key = compiled->key;
+	input->rte = makeNode(RangeTblEntry);
+	input->rte->rtekind = RTE_SUBQUERY;
+	input->rte->subquery = compiled->new_query;
+	input->rte->alias = makeAlias(alias, NIL);
+	input->rte->eref = makeAlias(alias, copyObject(input->colnames));
+	input->rte->inFromCl = true;
+	return input;
+}
+
 /* In all of the level, subqueries included. */
 static Bitmapset *
 used_columns(Query *query, int rtindex)
@@ -416,8 +458,8 @@ used_columns(Query *query, int rtindex)
 	return context.attnos;
 }
 
-static BlockInput *
-describe_input(Compiler *compiler, Query *query, int rtindex)
+BlockInput *
+block_describe_input(Compiler *compiler, Query *query, int rtindex)
 {
 	RangeTblEntry *rte = rt_fetch(rtindex, query->rtable);
 	BlockInput *input = palloc0(sizeof(BlockInput));
@@ -461,13 +503,14 @@ block_from_query(Compiler *compiler, Query *query)
 	QueryBlock *block = palloc0(sizeof(QueryBlock));
 	bool		complete = true;
 
-	if (!level_is_supported(compiler, query) || !flatten_from(&context, (Node *) query->jointree))
+	resolve_all_aliases(query);
+	if (!block_level_is_supported(compiler, query) || !flatten_from(&context, (Node *) query->jointree))
 	{
 		note_all_sources(compiler, query);
 		return NULL;
 	}
-	resolve_all_aliases(query, &context.quals);
-	renumber_inputs(query, context.rtindexes, context.quals);
+	query->jointree = plain_from(context.rtindexes, context.quals);
+	block_renumber_inputs(query, context.rtindexes);
 	if (list_length(query->rtable) > BLOCK_INPUTS_MAX)
 		return compile_cannot(compiler, "a join of more than %d inputs has no delta rule", BLOCK_INPUTS_MAX);
 
@@ -477,7 +520,7 @@ block_from_query(Compiler *compiler, Query *query)
 	temporal_note_quals(block);
 	for (int i = 1; i <= list_length(query->rtable); i++)
 	{
-		BlockInput *input = describe_input(compiler, query, i);
+		BlockInput *input = block_describe_input(compiler, query, i);
 
 		if (input == NULL)
 			complete = false;	/* go on: the other sources must be known all the same */

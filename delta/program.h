@@ -92,6 +92,7 @@ typedef struct ProgramStep
 	int		   *inputs;			/* rowset numbers */
 	int			output;			/* rowset number */
 	StepPrinter print;			/* STEP_QUERY */
+	bool		subtracts;		/* STEP_QUERY: one input without deletes may already yield some */
 	void	   *build;			/* what the printer works from */
 	List	   *states_read;	/* of ProgramState: bound by the WITH clause in front */
 	ProgramState *state;		/* STEP_MERGE, STEP_REPLACE */

@@ -28,7 +28,7 @@ print_projection(ProgramStep *step, uint64 nonempty)
 {
 	ProjectionBuild *build = step->build;
 
-	return join_delta_sql(build->block, join_changed_inputs(build->block, nonempty), build->targets);
+	return join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty), build->targets);
 }
 
 /* The visible targets, with distinct names and without marks of sorting. */

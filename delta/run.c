@@ -164,7 +164,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	if (nonempty == 0)
 		return;
 	/* with several changed inputs some terms are subtracted; and rows leave as time passes */
-	has_deletes |= step->follows_time || (nonempty & (nonempty - 1)) != 0;
+	has_deletes |= step->subtracts || step->follows_time || (nonempty & (nonempty - 1)) != 0;
 	keep_result(run, step->output,
 				execute_into_rowset(prepared_step(run->table, step_no, nonempty, magnitudes), name, NULL,
 									has_deletes));

@@ -1,0 +1,743 @@
+/*
+ * delta/outer_join.c
+ *     Delta rule for outer joins, and so for anti joins.
+ *
+ * An outer join is a sum of inner joins and lookups (Larson and Zhou, ICDE 2007):
+ *
+ *     L left join R on c   =  (L >< R)  +  (L without a match in R) x NULLs
+ *     L full join R on c   =  ... + NULLs x (R without a match in L)
+ *
+ * The first part is an inner join and follows join.c.  For the second, let m(l) be the number of matches of l.  If it is never above one,
+ * "without a match" is the factor 1 - m(l), which is linear in R, so the rule of the inner join holds for it with the sign of R's delta
+ * turned round: d(L x (1 - m)) = dL x (1 - m') - L' x dm + dL x dm.  What m counts is made to match at most once:
+ *
+ *  - R itself, when the columns that ON equates contain a key of R;
+ *  - otherwise, when c is equalities plus conditions on one side: the distinct values of R's side of the equalities (a state with counts,
+ *    by distinct.c), of which one row of L can match only one;
+ *  - otherwise the distinct values that c uses of those rows of L that have a match, looked up by L's own columns.
+ *
+ * A filter above the join stays with it.  For rows without a match it is folded with NULL in place of the missing side: what
+ * becomes false needs no second part (the join is an inner one in effect); a filter "R.column IS NULL" on a column that is never NULL in R
+ * makes the first part go (an anti join).
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "block.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "query.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#define LEFT_INPUT 1
+#define RIGHT_INPUT 2
+
+typedef struct OuterJoin
+{
+	Compiler   *compiler;
+	Query	   *query;
+	JoinType	type;			/* JOIN_LEFT or JOIN_FULL */
+	BlockInput *sides[3];		/* [LEFT_INPUT], [RIGHT_INPUT] */
+	List	   *on;				/* of Expr, ANDed */
+	List	   *filter;			/* of Expr, ANDed */
+	List	   *targets;
+	List	   *parts;			/* of JoinPart */
+} OuterJoin;
+
+/* A summand of the join. */
+typedef struct JoinPart
+{
+	QueryBlock *block;
+	List	   *targets;
+} JoinPart;
+
+/* ---- expressions of one side ---- */
+
+static bool
+is_about(Node *node, int rtindex)
+{
+	Relids		used = pull_varnos(NULL, node);
+
+	return bms_is_subset(used, bms_make_singleton(rtindex));
+}
+
+/* Exchanges the two inputs in an expression. */
+static void *
+exchanged(void *node)
+{
+	Node	   *copy = copyObject((Node *) node);
+
+	ChangeVarNodes(copy, LEFT_INPUT, RIGHT_INPUT + 1, 0);
+	ChangeVarNodes(copy, RIGHT_INPUT, LEFT_INPUT, 0);
+	ChangeVarNodes(copy, RIGHT_INPUT + 1, RIGHT_INPUT, 0);
+	return copy;
+}
+
+typedef struct NullsContext
+{
+	int			rtindex;
+	int			level;
+} NullsContext;
+
+static Node *
+nulls_mutator(Node *node, NullsContext *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Query))
+	{
+		Query	   *result;
+
+		context->level++;
+		result = query_tree_mutator((Query *) node, nulls_mutator, context, 0);
+		context->level--;
+		return (Node *) result;
+	}
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == (Index) context->level &&
+		((Var *) node)->varno == context->rtindex)
+	{
+		Var		   *var = (Var *) node;
+
+		return (Node *) makeNullConst(var->vartype, var->vartypmod, var->varcollid);
+	}
+	return expression_tree_mutator(node, nulls_mutator, context);
+}
+
+/* With NULL for every column of that input. */
+static void *
+with_nulls(void *node, int rtindex)
+{
+	NullsContext context = {rtindex, 0};
+
+	return nulls_mutator((Node *) node, &context);
+}
+
+static bool
+never_true(Node *qual)
+{
+	return IsA(qual, Const) && (((Const *) qual)->constisnull || !DatumGetBool(((Const *) qual)->constvalue));
+}
+
+/* Folds conditions; sets `impossible` when they can never all be true. */
+static List *
+folded(List *quals, bool *impossible)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	*impossible = false;
+	foreach(lc, quals)
+	{
+		Node	   *qual = eval_const_expressions(NULL, copyObject(lfirst(lc)));
+
+		if (never_true(qual))
+			*impossible = true;
+		if (!IsA(qual, Const))
+			result = lappend(result, qual);
+	}
+	return result;
+}
+
+/* ---- columns that are never NULL ---- */
+
+static bool
+column_is_never_null(BlockInput *input, AttrNumber attno)
+{
+	if (attno <= 0)
+		return false;
+	if (input->rte->rtekind == RTE_RELATION)
+	{
+		HeapTuple	tuple = SearchSysCacheAttNum(input->rte->relid, attno);
+		bool		not_null = HeapTupleIsValid(tuple) && ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
+
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		return not_null;
+	}
+	if (input->rte->rtekind == RTE_SUBQUERY && input->rte->subquery->setOperations == NULL)
+	{
+		Node	   *expr = (Node *) list_nth_node(TargetEntry, input->rte->subquery->targetList, attno - 1)->expr;
+
+		return IsA(expr, Const) && !((Const *) expr)->constisnull;
+	}
+	return false;
+}
+
+static Node *
+never_null_mutator(Node *node, OuterJoin *join)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, NullTest) && IsA(((NullTest *) node)->arg, Var) && !((NullTest *) node)->argisrow)
+	{
+		Var		   *var = (Var *) ((NullTest *) node)->arg;
+
+		if (var->varlevelsup == 0 && column_is_never_null(join->sides[var->varno], var->varattno))
+			return makeBoolConst(((NullTest *) node)->nulltesttype == IS_NOT_NULL, false);
+	}
+	return expression_tree_mutator(node, never_null_mutator, join);
+}
+
+/* ---- blocks ---- */
+
+static QueryBlock *
+make_block(OuterJoin *join, List *inputs, List *quals, List *targets)
+{
+	QueryBlock *block = palloc0(sizeof(QueryBlock));
+	List	   *rtable = NIL;
+	ListCell   *lc;
+
+	block->program = join->compiler->program;
+	block->inputs = inputs;
+	block->quals = quals;
+	foreach(lc, inputs)
+	{
+		BlockInput *input = lfirst(lc);
+
+		rtable = lappend(rtable, input->rte);
+		block->states = list_union_ptr(block->states, input->states);
+	}
+	block->query = simple_query(rtable, quals, targets);
+	return block;
+}
+
+static List *
+targets_of(List *exprs)
+{
+	List	   *targets = NIL;
+	ListCell   *lc;
+
+	foreach(lc, exprs)
+		targets = lappend(targets, makeTargetEntry(copyObject(lfirst(lc)), list_length(targets) + 1,
+												   psprintf("k%d", list_length(targets) + 1), false));
+	return targets;
+}
+
+/* SELECT DISTINCT exprs FROM inputs WHERE quals, as an input. */
+static BlockInput *
+distinct_values(OuterJoin *join, List *inputs, List *quals, List *exprs)
+{
+	Compiled   *compiled;
+
+	if (exprs == NIL)			/* all that matters is whether there is a row */
+		exprs = list_make1(makeBoolConst(true, false));
+	compiled = compile_projection(join->compiler, make_block(join, inputs, quals, targets_of(exprs)));
+	if (compiled != NULL && compiled->rowset >= 0)
+		compiled = compile_distinct(join->compiler, compiled);
+	return compiled == NULL ? NULL : block_input_from_compiled(compiled, "matched");
+}
+
+/* ---- the condition of a lookup ---- */
+
+typedef struct Lookup
+{
+	List	   *equalities;		/* of OpExpr: left expression = right expression */
+	List	   *left;			/* conditions on the preserved side, or on nothing */
+	List	   *right;			/* conditions on the side that is looked up */
+	List	   *others;
+} Lookup;
+
+/* expression of input 1 = expression of input 2, turned round if necessary; NULL: not of this form */
+static OpExpr *
+equality_of_sides(Node *node)
+{
+	OpExpr	   *condition = (OpExpr *) node;
+	Node	   *left;
+	Node	   *right;
+
+	if (!IsA(node, OpExpr) || list_length(condition->args) != 2)
+		return NULL;
+	left = linitial(condition->args);
+	right = lsecond(condition->args);
+	if (!op_mergejoinable(condition->opno, exprType(left)) || contain_var_clause(left) == false ||
+		contain_var_clause(right) == false)
+		return NULL;
+	if (is_about(left, LEFT_INPUT) && is_about(right, RIGHT_INPUT))
+		return condition;
+	if (is_about(left, RIGHT_INPUT) && is_about(right, LEFT_INPUT) &&
+		OidIsValid(get_commutator(condition->opno)))
+	{
+		condition = copyObject(condition);
+		CommuteOpExpr(condition);
+		return condition;
+	}
+	return NULL;
+}
+
+static void
+sort_conditions(List *quals, Lookup *lookup)
+{
+	ListCell   *lc;
+
+	foreach(lc, quals)
+	{
+		Node	   *qual = lfirst(lc);
+		OpExpr	   *equality = equality_of_sides(qual);
+
+		if (equality != NULL)
+			lookup->equalities = lappend(lookup->equalities, equality);
+		else if (is_about(qual, LEFT_INPUT))
+			lookup->left = lappend(lookup->left, qual);
+		else if (is_about(qual, RIGHT_INPUT))
+			lookup->right = lappend(lookup->right, qual);
+		else
+			lookup->others = lappend(lookup->others, qual);
+	}
+}
+
+/* Does some key of the input consist of columns that are equated? */
+static bool
+matches_at_most_once(BlockInput *input, List *equalities)
+{
+	ListCell   *lc;
+
+	if (input->key == NIL)
+		return false;
+	foreach(lc, input->key)
+	{
+		bool		equated = false;
+		ListCell   *other;
+
+		foreach(other, equalities)
+		{
+			Var		   *side = lsecond(((OpExpr *) lfirst(other))->args);
+
+			equated |= IsA(side, Var) && side->varattno == lfirst_int(lc);
+		}
+		if (!equated)
+			return false;
+	}
+	return true;
+}
+
+static Var *
+lookup_column(BlockInput *input, int attno)
+{
+	return makeVar(RIGHT_INPUT, attno, list_nth_oid(input->coltypes, attno - 1),
+				   list_nth_int(input->coltypmods, attno - 1), list_nth_oid(input->colcollations, attno - 1), 0);
+}
+
+static Node *
+is_not_null(Node *expr)
+{
+	NullTest   *test = makeNode(NullTest);
+
+	test->arg = (Expr *) copyObject(expr);
+	test->nulltesttype = IS_NOT_NULL;
+	return (Node *) test;
+}
+
+/* The distinct right sides of the equalities, with the equalities over them as the condition. */
+static BlockInput *
+lookup_by_equality(OuterJoin *join, BlockInput *right, Lookup *lookup)
+{
+	List	   *values = NIL;
+	List	   *quals = exchanged(lookup->right);
+	BlockInput *input;
+	ListCell   *lc;
+
+	foreach(lc, lookup->equalities)
+	{
+		Node	   *value = exchanged(lsecond(((OpExpr *) lfirst(lc))->args));
+
+		values = list_append_unique(values, value);
+		quals = lappend(quals, is_not_null(value));
+	}
+	input = distinct_values(join, list_make1(right), quals, values);
+	if (input == NULL)
+		return NULL;
+	input->unless = copyObject(lookup->left);
+	foreach(lc, lookup->equalities)
+	{
+		OpExpr	   *equality = copyObject(lfirst_node(OpExpr, lc));
+		Node	   *value = exchanged(lsecond(equality->args));
+
+		for (int i = 0; i < list_length(values); i++)
+		{
+			if (equal(list_nth(values, i), value))
+				equality->args = list_make2(linitial(equality->args), lookup_column(input, i + 1));
+		}
+		input->unless = lappend(input->unless, equality);
+	}
+	return input;
+}
+
+/* a = b, also true where both are NULL */
+static Node *
+null_safe_equality(Node *left, Node *right)
+{
+	TypeCacheEntry *type = lookup_type_cache(exprType(left), TYPECACHE_EQ_OPR);
+	Node	   *equality = (Node *) make_opclause(type->eq_opr, BOOLOID, false, (Expr *) copyObject(left),
+												  (Expr *) copyObject(right), InvalidOid, exprCollation(left));
+	NullTest   *left_null = (NullTest *) is_not_null(left);
+	NullTest   *right_null = (NullTest *) is_not_null(right);
+
+	left_null->nulltesttype = right_null->nulltesttype = IS_NULL;
+	return (Node *) makeBoolExpr(OR_EXPR,
+								 list_make2(equality, makeBoolExpr(AND_EXPR, list_make2(left_null, right_null), -1)),
+								 -1);
+}
+
+/*
+ * The distinct values that the condition uses of those rows of the preserved side that have a match.  Rows with equal values have the same matches,
+ * so this is right if equal values are also the same to the condition: the planner assumes as much of btree equality.
+ */
+static BlockInput *
+lookup_by_values(OuterJoin *join, BlockInput *left, BlockInput *right, List *on)
+{
+	List	   *values = NIL;
+	List	   *vars = pull_var_clause((Node *) on, 0);
+	bool		strict = !contain_nonstrict_functions((Node *) on);
+	BlockInput *input;
+	ListCell   *lc;
+	int			i = 0;
+
+	foreach(lc, vars)
+	{
+		if (((Var *) lfirst(lc))->varno == LEFT_INPUT)
+			values = list_append_unique(values, lfirst(lc));
+	}
+	foreach(lc, values)
+	{
+		if (!OidIsValid(lookup_type_cache(exprType(lfirst(lc)), TYPECACHE_EQ_OPR)->eq_opr))
+			return compile_cannot(join->compiler, "an outer join whose condition uses type %s, which has no equality, has no delta rule",
+								  format_type_be(exprType(lfirst(lc))));
+	}
+	input = distinct_values(join, list_make2(left, right), copyObject(on), values);
+	if (input == NULL)
+		return NULL;
+	foreach(lc, values)
+	{
+		Node	   *mine = lfirst(lc);
+		Var		   *theirs = lookup_column(input, ++i);
+
+		if (strict)
+			input->unless = lappend(input->unless,
+									make_opclause(lookup_type_cache(exprType(mine), TYPECACHE_EQ_OPR)->eq_opr,
+												  BOOLOID, false, (Expr *) copyObject(mine), (Expr *) theirs,
+												  InvalidOid, exprCollation(mine)));
+		else
+			input->unless = lappend(input->unless, null_safe_equality(mine, (Node *) theirs));
+	}
+	return input;
+}
+
+/* An anti input that holds at most one row for each row of `left`, and one exactly if the row has a match. */
+static BlockInput *
+lookup_input(OuterJoin *join, BlockInput *left, BlockInput *right, List *on)
+{
+	Lookup		lookup = {NIL, NIL, NIL, NIL};
+	BlockInput *input;
+
+	sort_conditions(on, &lookup);
+	if (right->rowset < 0 || matches_at_most_once(right, lookup.equalities))
+	{
+		input = palloc(sizeof(BlockInput));
+		*input = *right;
+		input->unless = copyObject(on);
+	}
+	else if (lookup.others == NIL)
+		input = lookup_by_equality(join, right, &lookup);
+	else
+		input = lookup_by_values(join, left, right, on);
+	if (input != NULL)
+		input->anti = true;
+	return input;
+}
+
+/* ---- the parts ---- */
+
+static void
+add_part(OuterJoin *join, QueryBlock *block, List *targets)
+{
+	JoinPart   *part = palloc0(sizeof(JoinPart));
+
+	part->block = block;
+	part->targets = targets;
+	join->parts = lappend(join->parts, part);
+}
+
+static void
+add_matches(OuterJoin *join)
+{
+	bool		impossible;
+	List	   *quals = list_concat(copyObject(join->on),
+									(List *) never_null_mutator((Node *) join->filter, join));
+
+	quals = folded(quals, &impossible);
+	if (!impossible)
+		add_part(join, make_block(join, list_make2(join->sides[LEFT_INPUT], join->sides[RIGHT_INPUT]), quals,
+								  join->targets), join->targets);
+}
+
+/* The rows of `kept` without a match.  False when there is no rule. */
+static bool
+add_rows_without_match(OuterJoin *join, int kept)
+{
+	int			missing = kept == LEFT_INPUT ? RIGHT_INPUT : LEFT_INPUT;
+	List	   *quals = with_nulls(join->filter, missing);
+	List	   *targets = with_nulls(join->targets, missing);
+	List	   *on = join->on;
+	BlockInput *lookup;
+	bool		impossible;
+
+	quals = folded(quals, &impossible);
+	if (impossible)
+		return true;
+	if (kept == RIGHT_INPUT)
+	{
+		quals = exchanged(quals);
+		targets = exchanged(targets);
+		on = exchanged(on);
+	}
+	lookup = lookup_input(join, join->sides[kept], join->sides[missing], on);
+	if (lookup == NULL)
+		return false;
+	add_part(join, make_block(join, list_make2(join->sides[kept], lookup), quals, targets), targets);
+	return true;
+}
+
+/* ---- key ---- */
+
+static List *
+visible_key_of(OuterJoin *join, int side, List *key)
+{
+	ListCell   *lc;
+
+	if (key == NIL || join->sides[side]->key == NIL)
+		return NIL;
+	foreach(lc, join->sides[side]->key)
+	{
+		int			column = output_column(join->targets, side - 1, lfirst_int(lc));
+
+		if (column == 0)
+			return NIL;
+		key = list_append_unique_int(key, column);
+	}
+	return key;
+}
+
+/*
+ * Rows of an outer join are identified by the keys of both sides, where NULLs count as equal.  The right key can be left out of a left
+ * join that finds at most one match.  An equated column cannot stand for the other one here: rows without a match have only one of them.
+ */
+static List *
+outer_join_key(OuterJoin *join)
+{
+	Lookup		lookup = {NIL, NIL, NIL, NIL};
+	List	   *key = list_make1_int(0);	/* not NIL, which means: none */
+
+	if (expression_returns_set((Node *) join->targets))
+		return NIL;
+	sort_conditions(join->on, &lookup);
+	key = visible_key_of(join, LEFT_INPUT, key);
+	if (join->type == JOIN_FULL || !matches_at_most_once(join->sides[RIGHT_INPUT], lookup.equalities))
+		key = visible_key_of(join, RIGHT_INPUT, key);
+	return key == NIL ? NIL : list_delete_first(key);
+}
+
+/* ---- the new state ---- */
+
+static RangeTblEntry *
+join_rte(OuterJoin *join)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	List	   *names = NIL;
+
+	rte->rtekind = RTE_JOIN;
+	rte->jointype = join->type;
+	for (int side = LEFT_INPUT; side <= RIGHT_INPUT; side++)
+	{
+		BlockInput *input = join->sides[side];
+
+		for (int attno = 1; attno <= list_length(input->colnames); attno++)
+		{
+			char	   *name = strVal(list_nth(input->colnames, attno - 1));
+
+			if (strncmp(name, "........pg.dropped.", 19) == 0)
+				continue;
+			rte->joinaliasvars = lappend(rte->joinaliasvars,
+										 makeVar(side, attno, list_nth_oid(input->coltypes, attno - 1),
+												 list_nth_int(input->coltypmods, attno - 1),
+												 list_nth_oid(input->colcollations, attno - 1), 0));
+			if (side == LEFT_INPUT)
+				rte->joinleftcols = lappend_int(rte->joinleftcols, attno);
+			else
+				rte->joinrightcols = lappend_int(rte->joinrightcols, attno);
+			names = lappend(names, makeString(pstrdup(name)));
+		}
+	}
+	rte->eref = makeAlias("unnamed_join", names);
+	rte->inFromCl = true;
+	return rte;
+}
+
+static RangeTblRef *
+reference_to(int rtindex)
+{
+	RangeTblRef *reference = makeNode(RangeTblRef);
+
+	reference->rtindex = rtindex;
+	return reference;
+}
+
+static Query *
+new_state(OuterJoin *join)
+{
+	JoinExpr   *expr;
+	Query	   *query;
+
+	if (list_length(join->parts) == 1)
+	{
+		JoinPart   *part = linitial(join->parts);
+
+		return join_new_state(part->block, part->targets);
+	}
+	query = simple_query(list_make3(copyObject(join->sides[LEFT_INPUT]->rte),
+									copyObject(join->sides[RIGHT_INPUT]->rte), join_rte(join)),
+						 copyObject(join->filter), copyObject(join->targets));
+	expr = makeNode(JoinExpr);
+	expr->jointype = join->type;
+	expr->larg = (Node *) reference_to(LEFT_INPUT);
+	expr->rarg = (Node *) reference_to(RIGHT_INPUT);
+	expr->quals = join->on == NIL ? makeBoolConst(true, false)
+		: (Node *) make_ands_explicit(copyObject(join->on));
+	expr->rtindex = 3;
+	query->jointree->fromlist = list_make1(expr);
+	return query;
+}
+
+/* ---- the step ---- */
+
+static char *
+print_outer_join(ProgramStep *step, uint64 nonempty)
+{
+	OuterJoin  *join = step->build;
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	foreach(lc, join->parts)
+	{
+		JoinPart   *part = lfirst(lc);
+		uint64		changed = join_changed_inputs(part->block, step, nonempty);
+
+		if (changed != 0)
+			appendStringInfo(&sql, "%s%s", sql.len > 0 ? "\nUNION ALL\n" : "",
+							 join_delta_sql(part->block, changed, part->targets));
+	}
+	return sql.data;
+}
+
+static bool
+step_has_input(ProgramStep *step, int rowset)
+{
+	for (int i = 0; i < step->ninputs; i++)
+	{
+		if (step->inputs[i] == rowset)
+			return true;
+	}
+	return false;
+}
+
+static void
+add_step(OuterJoin *join, Compiled *compiled)
+{
+	ProgramStep *step;
+	ListCell   *lc;
+	ListCell   *other;
+
+	step = program_add_step(join->compiler, STEP_QUERY,
+							list_length(join->parts) == 1 ? "anti join" :
+							join->type == JOIN_FULL ? "full join" : "left join",
+							"matches, and rows without one");
+	foreach(lc, join->parts)
+	{
+		JoinPart   *part = lfirst(lc);
+
+		step->states_read = list_union_ptr(step->states_read, part->block->states);
+		foreach(other, part->block->inputs)
+		{
+			BlockInput *input = lfirst(other);
+
+			if (input->rowset >= 0 && !step_has_input(step, input->rowset))
+				step_add_input(step, input->rowset);
+		}
+	}
+	step->print = print_outer_join;
+	step->subtracts = true;
+	step->build = join;
+	step->output = compiled->rowset =
+		program_add_rowset(join->compiler, program_new_rowset_name(join->compiler, "rows"), InvalidOid);
+}
+
+static bool
+describe_join(OuterJoin *join, Query *query)
+{
+	JoinExpr   *expr = linitial_node(JoinExpr, query->jointree->fromlist);
+	ListCell   *lc;
+
+	join->query = query;
+	join->type = expr->jointype;
+	block_renumber_inputs(query, list_make2_int(((RangeTblRef *) expr->larg)->rtindex,
+												((RangeTblRef *) expr->rarg)->rtindex));
+	join->on = make_ands_implicit((Expr *) expr->quals);
+	join->filter = make_ands_implicit((Expr *) query->jointree->quals);
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk)
+			continue;
+		target = copyObject(target);
+		target->resno = list_length(join->targets) + 1;
+		target->ressortgroupref = 0;
+		join->targets = lappend(join->targets, target);
+	}
+	rename_targets(join->targets, target_column_names(join->targets));
+	for (int side = LEFT_INPUT; side <= RIGHT_INPUT; side++)
+		join->sides[side] = block_describe_input(join->compiler, query, side);
+	return join->sides[LEFT_INPUT] != NULL && join->sides[RIGHT_INPUT] != NULL;
+}
+
+Compiled *
+compile_outer_join(Compiler *compiler, Query *query)
+{
+	OuterJoin  *join = palloc0(sizeof(OuterJoin));
+	Compiled   *compiled = palloc0(sizeof(Compiled));
+	ListCell   *lc;
+
+	join->compiler = compiler;
+	if (!block_level_is_supported(compiler, query))
+	{
+		note_all_sources(compiler, query);
+		return NULL;
+	}
+	if (!describe_join(join, query))
+		return NULL;
+	add_matches(join);
+	if (!add_rows_without_match(join, LEFT_INPUT) ||
+		(join->type == JOIN_FULL && !add_rows_without_match(join, RIGHT_INPUT)))
+		return NULL;
+	if (join->parts == NIL)
+		return compile_cannot(compiler, "a join whose conditions are never true has no delta rule");
+
+	compiled->new_query = new_state(join);
+	foreach(lc, join->parts)
+		compiled->states = list_union_ptr(compiled->states, ((JoinPart *) lfirst(lc))->block->states);
+	compiled->key = outer_join_key(join);
+	compiled->rowset = -1;
+	if (join->sides[LEFT_INPUT]->rowset >= 0 || join->sides[RIGHT_INPUT]->rowset >= 0)
+		add_step(join, compiled);
+	return compiled;
+}
