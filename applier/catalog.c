@@ -9,6 +9,8 @@
 
 #include "memory.h"
 
+#define CRON_LOOK_AHEAD (3600 * MICROS_PER_SECOND)
+
 /* ------------------------------------------------------------------------------------------------
  * Making and freeing
  */
@@ -16,7 +18,10 @@
 Catalog *
 catalog_create(void)
 {
-	return memory_take_zeroed(sizeof(Catalog));
+	Catalog *catalog = memory_take_zeroed(sizeof(Catalog));
+
+	catalog->stale_at = MICROS_NEVER;
+	return catalog;
 }
 
 StreamTable *
@@ -28,6 +33,7 @@ catalog_add(Catalog *catalog, int64_t pgt_id, Oid relid, const char *name)
 	table->relid = relid;
 	table->name = memory_copy_text(name);
 	table->run.missed_lsn = LSN_MAX;
+	table->cron_at = MICROS_NEVER;
 	catalog->tables = memory_resize(catalog->tables, (catalog->count + 1) * sizeof(StreamTable *));
 	catalog->tables[catalog->count++] = table;
 	return table;
@@ -267,6 +273,7 @@ enum
 	COLUMN_RETRY_MS,
 	COLUMN_CLOCK,
 	COLUMN_DATA_AGE_MS,
+	COLUMN_CRON_MS,
 	COLUMN_COUNT
 };
 
@@ -291,6 +298,7 @@ schedule_from_text(const char *kind, ScheduleKind *schedule)
 		ScheduleKind schedule;
 	} kinds[] = {{"continuous", SCHEDULE_CONTINUOUS},
 				 {"interval", SCHEDULE_INTERVAL},
+				 {"cron", SCHEDULE_CRON},
 				 {"manual", SCHEDULE_MANUAL},
 				 {"immediate", SCHEDULE_IMMEDIATE}};
 
@@ -367,6 +375,19 @@ load_upstream_ids(StreamTable *table, const PGresult *result, int row)
 		table->upstream_ids[i] = strtoll(at, (char **) &at, 10);
 }
 
+/* The server knows calendars.  Our clock may go another way than its own, so what is far away is asked for again. */
+static void
+load_cron_time(Catalog *catalog, StreamTable *table, const PGresult *result, int row, Micros now)
+{
+	Micros left = (Micros) number_or_zero(result, row, COLUMN_CRON_MS) * 1000;
+
+	if (table->schedule != SCHEDULE_CRON || PQgetisnull(result, row, COLUMN_CRON_MS))
+		return;
+	table->cron_at = now + left;
+	if (left > CRON_LOOK_AHEAD && now + CRON_LOOK_AHEAD / 2 < catalog->stale_at)
+		catalog->stale_at = now + CRON_LOOK_AHEAD / 2;
+}
+
 static bool
 load_frontier(StreamTable *table, const PGresult *result, int row, Error *error)
 {
@@ -403,6 +424,7 @@ load_stream_table(Catalog *catalog, const PGresult *result, int row, Micros now,
 	table->refreshed_at = now - (Micros) number_or_zero(result, row, COLUMN_DATA_AGE_MS) * 1000;
 	table->is_active = strcmp(status, "ACTIVE") == 0 || strcmp(status, "INITIALIZING") == 0;
 	table->interval = (Micros) number_or_zero(result, row, COLUMN_SCHEDULE_MS) * 1000;
+	load_cron_time(catalog, table, result, row, now);
 	load_sources(table, result, row);
 	load_upstream_ids(table, result, row);
 	table->needs_refill = PQgetvalue(result, row, COLUMN_NEEDS_REFILL)[0] == 't';

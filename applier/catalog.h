@@ -20,6 +20,7 @@ typedef enum ScheduleKind
 {
 	SCHEDULE_CONTINUOUS,
 	SCHEDULE_INTERVAL,
+	SCHEDULE_CRON,
 	SCHEDULE_MANUAL,
 	SCHEDULE_IMMEDIATE /* kept up by triggers: the applier has nothing to do with it */
 } ScheduleKind;
@@ -73,6 +74,7 @@ struct StreamTable
 	ScheduleKind  schedule;
 	Micros		  interval;
 	ClockKind	  clock;
+	Micros		  cron_at; /* SCHEDULE_CRON: when it is due; MICROS_NEVER: not known */
 	Micros		  refreshed_at; /* the moment of its rows; moves at the commit of a tick */
 	Oid			 *sources;
 	char		**source_names; /* one for each source, for messages */
@@ -117,6 +119,7 @@ typedef struct Catalog
 	Reader		 *readers; /* by relid; only active stream tables that ticks refresh */
 	size_t		  reader_count;
 	Snapshot	 *snapshot; /* of the query that loaded it */
+	Micros		  stale_at; /* it must be loaded again by then; MICROS_NEVER: only when it changes */
 } Catalog;
 
 /*
@@ -156,6 +159,15 @@ stream_table_is_at_fill(const StreamTable *table)
 {
 	return table->filled_xid != XID_NONE &&
 		   (table->own_xid == table->filled_xid || table->own_xid == XID_NONE);
+}
+
+/* It has become what its query gave at a moment.  When that was its time, the next one has to be asked for. */
+static inline void
+stream_table_was_refreshed(StreamTable *table, Micros moment)
+{
+	table->refreshed_at = moment;
+	if (table->cron_at <= moment)
+		table->cron_at = MICROS_NEVER;
 }
 
 /*

@@ -176,6 +176,13 @@ survive(Applier *applier, const Error *error, Micros now)
  * The catalog
  */
 
+static void
+wish_catalog(Applier *applier, Micros at)
+{
+	if (at < applier->catalog_reload_at)
+		applier->catalog_reload_at = at;
+}
+
 bool
 applier_take_catalog(Applier *applier, const PGresult *result, Error *error)
 {
@@ -192,6 +199,7 @@ applier_take_catalog(Applier *applier, const PGresult *result, Error *error)
 			pending_free(applier->buffer, &old->tables[i]->run.pending);
 	}
 	applier->catalog = catalog;
+	wish_catalog(applier, catalog->stale_at);
 	intake_use_catalog(applier->intake, catalog, old);
 	schedule_drop_unknown(applier->schedule, catalog);
 	tick_forget_lock_lists(&applier->tick);
@@ -206,13 +214,6 @@ load_catalog(Applier *applier, Error *error)
 	applier->catalog_reload_at = MICROS_NEVER;
 	return session_query(&applier->tick.session, sql_catalog, 0, NULL, error) &&
 		   session_sync(&applier->tick.session, error);
-}
-
-static void
-wish_catalog(Applier *applier, Micros at)
-{
-	if (at < applier->catalog_reload_at)
-		applier->catalog_reload_at = at;
 }
 
 /* A change may be received before anybody can see it: then the catalog is read again soon. */
@@ -301,6 +302,14 @@ tick_was_committed(Applier *applier, Micros now)
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
 	note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
 	defer_those_waiting(applier, now);
+	for (size_t i = 0; i < applier->catalog->count; i++)
+	{
+		const StreamTable *table = applier->catalog->tables[i];
+
+		/* Its next time has to be asked for. */
+		if (table->schedule == SCHEDULE_CRON && table->cron_at == MICROS_NEVER && table->is_active)
+			wish_catalog(applier, now);
+	}
 }
 
 static bool

@@ -349,13 +349,20 @@ scheduled_at(const Schedule *schedule, const StreamTable *table, bool under_pres
 	}
 }
 
-/* When its schedule wants it although nothing has arrived. */
+/*
+ * When its schedule wants it although nothing has arrived.  At the time of a cron expression a stream table takes part in any case: a
+ * change that was committed just before may not have arrived.
+ */
 static Micros
 clock_due_at(const Schedule *schedule, const StreamTable *table)
 {
 	Micros step = CLOCK_COST_PARTS * table->run.refresh_cost;
 
-	if (table->clock == CLOCK_NONE || !table->is_active)
+	if (!table->is_active)
+		return MICROS_NEVER;
+	if (table->schedule == SCHEDULE_CRON)
+		return table->cron_at;
+	if (table->clock == CLOCK_NONE)
 		return MICROS_NEVER;
 	switch (table->schedule)
 	{
@@ -384,7 +391,7 @@ choose_clocks_together(const Schedule *schedule, const Catalog *catalog, Micros 
 		StreamTable *table = catalog->tables[i];
 		Micros		 at = clock_due_at(schedule, table);
 
-		if (at != MICROS_NEVER && at - (at - table->refreshed_at) / CLOCK_EARLY_PARTS <= now &&
+		if (at != MICROS_NEVER && table->schedule != SCHEDULE_CRON && at - (at - table->refreshed_at) / CLOCK_EARLY_PARTS <= now &&
 			table->available_at <= now && table->run.deferred_until <= now && !table->run.goes_alone)
 			table->is_due = table->moves_by_clock = true;
 	}
@@ -409,7 +416,7 @@ due_at(const Schedule *schedule, const StreamTable *table, bool under_pressure)
 /*
  * What the clock alone changes in stream tables that are refreshed now: those whose own time has come, and those where it is a small
  * delta.  A full refresh just because of a consumer with a faster schedule would make that schedule its own; but who asks for a
- * refresh means everything upstream.
+ * refresh, or for one at a certain time, means everything upstream.
  */
 static void
 move_clocks(StreamTable *table, bool all)
@@ -436,7 +443,7 @@ choose_with_upstream(StreamTable *table)
 static size_t
 choose_due(const Schedule *schedule, StreamTable *table, Micros now)
 {
-	move_clocks(table, schedule_is_requested(schedule, table));
+	move_clocks(table, schedule_is_requested(schedule, table) || table->schedule == SCHEDULE_CRON);
 	if (clock_due_at(schedule, table) <= now)
 		table->moves_by_clock = true;
 	return choose_with_upstream(table);

@@ -480,7 +480,7 @@ finish_committed(Tick *tick, Error *error)
 		log_committed(tick);
 	plan_committed(tick->plan, tick->intake, tick->own_xid);
 	for (size_t i = 0; i < tick->plan->table_count; i++)
-		tick->plan->tables[i].table->refreshed_at = tick->started_at;
+		stream_table_was_refreshed(tick->plan->tables[i].table, tick->started_at);
 	tick->persisted_ack_lsn = tick->plan->ack_lsn;
 	tick->persisted_stream_lsn = tick->plan->stream_lsn;
 	finish(tick, TICK_COMMITTED);

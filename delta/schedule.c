@@ -1,11 +1,13 @@
 /*
  * delta/schedule.c
- *     Reads the schedules of stream tables: 'continuous', '5s', '1h30m', 'calculated', 'manual'.
+ *     Reads the schedules of stream tables: 'continuous', '5s', '1h30m', 'calculated', 'manual', '0 6 * * mon-fri'.
  *
  * Only what the text says.  What 'calculated' comes to depends on the consumers and is worked out in SQL
  * (applier_catalog in sql/).
  *
  *     duration := (digits unit)+      unit := ms | s | m | h | d | w      blanks may stand between
+ *
+ * cron.c reads cron expressions.
  */
 #include "postgres.h"
 
@@ -14,12 +16,14 @@
 #include "common/int.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "schedule.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_check_schedule);
 PG_FUNCTION_INFO_V1(pgtrickle_schedule_kind);
 PG_FUNCTION_INFO_V1(pgtrickle_schedule_ms);
+PG_FUNCTION_INFO_V1(pgtrickle_next_cron_time);
 PG_FUNCTION_INFO_V1(pgtrickle_parse_duration_seconds);
 
 static const struct
@@ -54,7 +58,7 @@ static const char *const kind_names[] = {
 };
 
 #define DURATION_HINT                                                                              \
-	"Use a duration such as '500ms', '5s', '1m' or '1h30m', or 'continuous', 'calculated' or 'manual'."
+	"Use a duration such as '500ms', '5s', '1m' or '1h30m', a cron expression such as '*/5 * * * *', or 'continuous', 'calculated' or 'manual'."
 
 static const char *
 skip_blanks(const char *text)
@@ -62,42 +66,6 @@ skip_blanks(const char *text)
 	while (isspace((unsigned char) *text))
 		text++;
 	return text;
-}
-
-/* A field of a cron expression: digits, stars and their punctuation, or a name such as MON. */
-static bool
-looks_like_cron_field(const char *field, size_t length)
-{
-	bool has_value = false;
-
-	for (size_t i = 0; i < length; i++)
-	{
-		if (isdigit((unsigned char) field[i]) || strchr("*?", field[i]) != NULL)
-			has_value = true;
-		else if (!isalpha((unsigned char) field[i]) && strchr("/,-#", field[i]) == NULL)
-			return false;
-	}
-	return has_value || length == 3;
-}
-
-/* '@daily', or five or six fields apart by blanks. */
-static bool
-looks_like_cron(const char *text)
-{
-	int fields = 0;
-
-	if (*text == '@')
-		return true;
-	for (text = skip_blanks(text); *text != '\0'; text = skip_blanks(text))
-	{
-		size_t length = strcspn(text, " \t\n\r");
-
-		if (!looks_like_cron_field(text, length))
-			return false;
-		fields++;
-		text += length;
-	}
-	return fields == 5 || fields == 6;
 }
 
 /* Reads one "digits unit", advances *text past it. */
@@ -186,10 +154,10 @@ schedule_parse(const char *text, Schedule *schedule, ScheduleError *error)
 			return true;
 		}
 	}
-	if (looks_like_cron(word))
+	if (cron_looks_like_it(word))
 	{
 		schedule->kind = SCHEDULE_CRON;
-		return true;
+		return cron_parse(word, &schedule->cron, error->detail, sizeof(error->detail));
 	}
 
 	schedule->kind = SCHEDULE_INTERVAL;
@@ -223,9 +191,34 @@ schedule_from_text(const char *text)
 	return schedule;
 }
 
+/* One blank between fields, none around, names in lower case; the name of a time zone stays as it is. */
+static char *
+normal_cron(char *given)
+{
+	char *normal = given;
+	bool  in_time_zone = false;
+
+	for (const char *from = skip_blanks(given); *from != '\0'; from++)
+	{
+		if (isspace((unsigned char) *from))
+		{
+			in_time_zone = false;
+			if (*skip_blanks(from) != '\0' && normal[-1] != ' ')
+				*normal++ = ' ';
+			continue;
+		}
+		in_time_zone |= *from == '=';
+		*normal++ = in_time_zone ? *from : pg_tolower((unsigned char) *from);
+	}
+	*normal = '\0';
+	if (strncmp(given, "cron_tz=", 8) == 0)
+		memcpy(given, "CRON_TZ=", 8);
+	return given;
+}
+
 /*
  * pgtrickle.check_schedule(text) returns text: the schedule as the catalog holds it, lower case and without
- * blanks around it; an error when it is none, or none that is supported.
+ * blanks around it; an error when it is none.
  */
 Datum
 pgtrickle_check_schedule(PG_FUNCTION_ARGS)
@@ -241,13 +234,7 @@ pgtrickle_check_schedule(PG_FUNCTION_ARGS)
 	Schedule schedule = schedule_from_text(given);
 
 	if (schedule.kind == SCHEDULE_CRON)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cron expressions are not supported as schedules"),
-			 errdetail("The schedule is \"%s\".", given),
-			 errhint(
-				 "Use schedule => 'manual' and call pgtrickle.refresh_stream_table() from a job at these times, or a duration such as '1h'.")));
+		PG_RETURN_TEXT_P(cstring_to_text(normal_cron(given)));
 	if (schedule.kind != SCHEDULE_INTERVAL)
 		PG_RETURN_TEXT_P(cstring_to_text(kind_names[schedule.kind]));
 
@@ -280,6 +267,31 @@ pgtrickle_schedule_ms(PG_FUNCTION_ARGS)
 	if (schedule.kind != SCHEDULE_INTERVAL && schedule.kind != SCHEDULE_CONTINUOUS)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(schedule.interval_ms);
+}
+
+/*
+ * pgtrickle.next_cron_time(schedule text, after timestamptz, time_zone text) returns timestamptz: the first of its times after a moment, NULL
+ * for schedules that are no cron expressions.  The time zone is for expressions that name none.
+ */
+Datum
+pgtrickle_next_cron_time(PG_FUNCTION_ARGS)
+{
+	Schedule	schedule = schedule_from_text(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	pg_tz	   *time_zone;
+	TimestampTz next;
+
+	if (schedule.kind != SCHEDULE_CRON)
+		PG_RETURN_NULL();
+	if (schedule.cron.time_zone[0] != '\0')
+		name = schedule.cron.time_zone;
+	time_zone = pg_tzset(name);
+	if (time_zone == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("time zone \"%s\" not recognized", name)));
+	if (!cron_next(&schedule.cron, time_zone, PG_GETARG_TIMESTAMPTZ(1), &next))
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(next);
 }
 
 /* pgtrickle.parse_duration_seconds(text) returns bigint: a duration in seconds, rounded down. */

@@ -7,19 +7,22 @@
 
 #include "postgres.h"
 
+#include "cron.h"
+
 typedef enum ScheduleKind
 {
 	SCHEDULE_CONTINUOUS, /* as soon as changes arrive */
 	SCHEDULE_INTERVAL, /* never staler than interval_ms */
 	SCHEDULE_CALCULATED, /* as its consumers need it */
 	SCHEDULE_MANUAL, /* only when somebody asks */
-	SCHEDULE_CRON /* recognised, so that the message can say that it is not supported */
+	SCHEDULE_CRON /* at times of the calendar */
 } ScheduleKind;
 
 typedef struct Schedule
 {
 	ScheduleKind kind;
 	int64		 interval_ms; /* SCHEDULE_INTERVAL, else 0 */
+	CronExpression cron; /* SCHEDULE_CRON */
 } Schedule;
 
 #define SCHEDULE_INTERVAL_MS_MIN INT64CONST(100)

@@ -30,6 +30,13 @@ CREATE FUNCTION pgtrickle.schedule_ms(schedule text) RETURNS bigint
 COMMENT ON FUNCTION pgtrickle.schedule_ms(text) IS
 	'duration of a schedule in milliseconds, 0 for continuous, null for the others';
 
+CREATE FUNCTION pgtrickle.next_cron_time(schedule text, after timestamptz, time_zone text DEFAULT current_setting('TimeZone'))
+	RETURNS timestamptz
+	LANGUAGE c STABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_next_cron_time';
+COMMENT ON FUNCTION pgtrickle.next_cron_time(text, timestamptz, text) IS
+	'the first time of a cron expression after a moment; null for other schedules';
+
 CREATE FUNCTION pgtrickle.parse_duration_seconds(duration text) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_parse_duration_seconds';

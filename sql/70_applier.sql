@@ -21,7 +21,7 @@ CREATE FUNCTION pgtrickle.applier_catalog()
 		schedule_kind text, schedule_ms bigint, source_relids oid[], upstream_ids bigint[],
 		frontier_snapshot text, frontier_lsn pg_lsn, frontier_xid text, created_xid text, filled_xid text,
 		needs_refill boolean, refill_reason text, consecutive_errors integer, retry_at timestamptz, has_consumers boolean,
-		clock text, data_timestamp timestamptz)
+		clock text, data_timestamp timestamptz, cron_at timestamptz)
 	LANGUAGE sql STABLE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -32,7 +32,9 @@ AS $$
 		f.needs_refill, f.refill_reason, f.consecutive_errors, f.retry_at,
 		EXISTS (SELECT FROM pgtrickle.pgt_sources consumer WHERE consumer.source_relid = d.relid),
 		CASE WHEN d.clock_reason IS NULL THEN 'none' WHEN d.effective_refresh_mode = 'FULL' THEN 'full' ELSE 'delta' END,
-		f.data_timestamp
+		f.data_timestamp,
+		-- a time that nobody was there for is made up for once
+		pgtrickle.next_cron_time(d.schedule, coalesce(f.data_timestamp, d.created_at), d.settings->>'TimeZone')
 	FROM pgtrickle.pgt_definitions d
 	JOIN pgtrickle.pgt_frontiers f USING (pgt_id)
 	JOIN pg_class c ON c.oid = d.relid
