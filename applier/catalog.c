@@ -477,7 +477,8 @@ catalog_take_over(Catalog *catalog, Catalog *old, Micros now)
 		StreamTable		  *table = catalog->tables[i];
 		const StreamTable *before = catalog_find(old, table->pgt_id);
 
-		if (before == NULL)
+		/* one with another query is a new one: its frontier is that of a first fill */
+		if (before == NULL || before->filled_xid != table->filled_xid)
 			continue;
 		table->run.missed_changes = before->run.missed_changes;
 		table->run.missed_lsn = before->run.missed_lsn;

@@ -625,8 +625,10 @@ intake_check_missed(Intake *intake, StreamTable *table)
 static void
 check_unsent_refreshes(StreamTable *table, const Catalog *old)
 {
+	const StreamTable *before = old != NULL ? catalog_find(old, table->pgt_id) : NULL;
+
 	if (!table->is_active || !stream_table_is_at_fill(table) ||
-		(old != NULL && catalog_find(old, table->pgt_id) != NULL))
+		(before != NULL && before->filled_xid == table->filled_xid))
 		return;
 	for (size_t i = 0; i < table->upstream_count; i++)
 	{

@@ -22,6 +22,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
+#include "create.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -45,22 +46,6 @@
 #include "wal_message.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_create_stream_table);
-
-typedef struct CreateRequest
-{
-	char	   *schema_name;
-	char	   *relation_name;
-	char	   *qualified_name;
-	char	   *query;
-	char	   *schedule;
-	char	   *refresh_mode;
-	bool		initialize;
-	Datum		options;
-	DeltaProgram *program;
-	const char *effective_mode;
-	Oid			relid;
-	int64		pgt_id;
-} CreateRequest;
 
 /* ---- acting as the extension's owner ---- */
 
@@ -162,11 +147,11 @@ choose_mode(CreateRequest *request)
 		if (strcmp(request->refresh_mode, "DIFFERENTIAL") == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot maintain stream table \"%s\" by delta", request->qualified_name),
+					 errmsg("cannot maintain stream table \"%s\" by delta", request->shown_name),
 					 errdetail("The defining query needs a full refresh: %s.", reason),
 					 errhint("Use refresh_mode => 'AUTO' or 'FULL', or change the query.")));
 		ereport(NOTICE,
-				(errmsg("stream table \"%s\" will be refreshed in full", request->qualified_name),
+				(errmsg("stream table \"%s\" will be refreshed in full", request->shown_name),
 				 errdetail("The defining query cannot be maintained by delta: %s.", reason)));
 		request->effective_mode = "FULL";
 	}
@@ -262,7 +247,7 @@ key_index_sql(CreateRequest *request, const char *index_name)
 					request->qualified_name, columns.data, program->key_is_unique ? " NULLS NOT DISTINCT" : "");
 }
 
-static void
+void
 create_key_index(CreateRequest *request)
 {
 	char	   *index_name = psprintf("pgt_key_" INT64_FORMAT, request->pgt_id);
@@ -286,17 +271,24 @@ create_key_index(CreateRequest *request)
 	extension_scope_leave(&scope);
 }
 
-static void
+/* ALWAYS: also in sessions that apply changes of another server. */
+void
 create_guard(CreateRequest *request)
 {
 	execute(psprintf("CREATE TRIGGER pgtrickle_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION pgtrickle.guard()", request->qualified_name));
+	execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgtrickle_guard", request->qualified_name));
 }
 
 /* ---- first fill ---- */
 
+/*
+ * A transaction with one snapshot for all its statements took it before the `interest` message, so the stream may lack what was committed in
+ * between: such a fill counts for readers only, and the applier does it again.
+ */
 static const char *const fill_frontier_sql =
-	"UPDATE pgtrickle.pgt_frontiers SET snapshot = $2::pg_snapshot, lsn = $3, query_now = pg_catalog.now(), data_timestamp = $4,"
+	"UPDATE pgtrickle.pgt_frontiers SET needs_refill = $7,"
+	" refill_reason = CASE WHEN $7 THEN 'filled in a transaction with one snapshot' END, snapshot = $2::pg_snapshot, lsn = $3, query_now = pg_catalog.now(), data_timestamp = $4,"
 	" last_refresh_at = pg_catalog.clock_timestamp(), is_populated = true, total_refreshes = 1,"
 	" total_rows_inserted = $5, total_duration_ms = $6, last_action = 'FULL', last_status = 'COMPLETED'"
 	" WHERE pgt_id = $1";
@@ -308,8 +300,8 @@ static const char *const fill_history_sql =
 static void
 record_fill(CreateRequest *request, char *snapshot, XLogRecPtr lsn, TimestampTz taken_at, int64 rows)
 {
-	Oid			types[] = {INT8OID, TEXTOID, PG_LSNOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID};
-	Datum		values[6];
+	Oid			types[] = {INT8OID, TEXTOID, PG_LSNOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, BOOLOID};
+	Datum		values[7];
 
 	values[0] = Int64GetDatum(request->pgt_id);
 	values[1] = CStringGetTextDatum(snapshot);
@@ -317,7 +309,8 @@ record_fill(CreateRequest *request, char *snapshot, XLogRecPtr lsn, TimestampTz 
 	values[3] = TimestampTzGetDatum(taken_at);
 	values[4] = Int64GetDatum(rows);
 	values[5] = Float8GetDatum((GetCurrentTimestamp() - taken_at) / 1000.0);
-	if (SPI_execute_with_args(fill_frontier_sql, 6, types, values, NULL, false, 0) != SPI_OK_UPDATE ||
+	values[6] = BoolGetDatum(IsolationUsesXactSnapshot());
+	if (SPI_execute_with_args(fill_frontier_sql, 7, types, values, NULL, false, 0) != SPI_OK_UPDATE ||
 		SPI_execute_with_args(fill_history_sql, 6, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record the first fill");
 }
@@ -354,7 +347,7 @@ invalidate_definitions(void)
 	CacheInvalidateRelcacheByRelid(get_relname_relid("pgt_definitions", get_namespace_oid("pgtrickle", false)));
 }
 
-static void
+void
 create_stream_table(CreateRequest *request)
 {
 	ExtensionScope scope;
@@ -379,9 +372,12 @@ create_stream_table(CreateRequest *request)
 	scope = extension_scope_enter();
 	state_tables_create_indexes(request->program, request->pgt_id);
 	extension_scope_leave(&scope);
-	create_key_index(request);
-	create_guard(request);
-	if (request->initialize)
+	if (!request->rows_only)
+	{
+		create_key_index(request);
+		create_guard(request);
+	}
+	if (request->initialize && !request->rows_only)
 		execute(psprintf("ANALYZE %s", request->qualified_name));
 	invalidate_definitions();
 	(void) wal_message_emit("catalog", true, false);
@@ -408,6 +404,7 @@ pgtrickle_create_stream_table(PG_FUNCTION_ARGS)
 				 errhint("Connect to the primary.")));
 	SPI_connect();
 	resolve_name(&request, PG_GETARG_TEXT_PP(0));
+	request.shown_name = request.qualified_name;
 	request.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	request.schedule = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	request.refresh_mode = text_to_cstring(PG_GETARG_TEXT_PP(3));

@@ -22,6 +22,7 @@
 #include "run.h"
 #include "settings.h"
 #include "stage.h"
+#include "storage/lmgr.h"
 #include "temporal.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -125,6 +126,27 @@ parse_action(TickEntry *entry, const char *action)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/*
+ * The stream table is locked before its states, as by everybody who changes its query.  Who did that while we waited has left us with
+ * a definition of yesterday; then the frontier, which it moved, cannot be locked at our snapshot: a serialization failure, and the
+ * tick is tried again.
+ */
+static LoadedTable *
+load_locked(int64 pgt_id)
+{
+	LoadedTable *table = table_load(pgt_id);
+
+	if (table == NULL)
+		return NULL;
+	LockRelationOid(table->relid, RowExclusiveLock);
+	if (table->valid)
+		return table;
+	if (SPI_execute(psprintf("SELECT FROM pgtrickle.pgt_frontiers WHERE pgt_id = " INT64_FORMAT " FOR UPDATE", pgt_id),
+					false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock the frontier of stream table " INT64_FORMAT, pgt_id);
+	return table_load(pgt_id);
+}
+
 static void
 add_entry(int64 pgt_id, int set, const char *action)
 {
@@ -133,7 +155,7 @@ add_entry(int64 pgt_id, int set, const char *action)
 	failed_id = pgt_id;
 	entry->pgt_id = pgt_id;
 	entry->set = set;
-	entry->table = table_load(pgt_id);
+	entry->table = load_locked(pgt_id);
 	if (entry->table == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

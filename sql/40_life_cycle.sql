@@ -154,83 +154,6 @@ COMMENT ON FUNCTION pgtrickle.create_stream_table_if_not_exists(text, text, text
 	text, integer, double precision, text, boolean, text, text, text, bigint) IS
 	'create_stream_table(), or nothing when a stream table of this name exists';
 
-/*
- * The second half of create_or_replace_stream_table(): the stream table exists and its owner asks.  `normal_query` is the query as
- * the server understands it here and now, which also notices that a view or a column list behind * has changed.
- */
-CREATE FUNCTION pgtrickle.replace_definition(replaced_id bigint, normal_query text, wanted jsonb) RETURNS void
-	LANGUAGE plpgsql VOLATILE
-	SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	old record;
-	changes jsonb := '{}';
-BEGIN
-	SELECT * INTO STRICT old FROM pgtrickle.definition_to_change(replaced_id);
-	IF old.defining_query <> normal_query THEN
-		RAISE EXCEPTION 'cannot change the query of stream table "%"', old.name
-			USING ERRCODE = 'feature_not_supported',
-				DETAIL = 'The query differs from the one that the stream table was created with.',
-				HINT = format('Drop it with pgtrickle.drop_stream_table(%L) and create it again; grants and indexes have to be made again, too.', old.name);
-	END IF;
-	IF old.schedule <> wanted->>'schedule' THEN
-		changes := changes || jsonb_build_object('schedule', wanted->'schedule');
-	END IF;
-	IF old.refresh_mode <> wanted->>'refresh_mode' THEN
-		changes := changes || jsonb_build_object('refresh_mode', wanted->'refresh_mode');
-	END IF;
-	IF NOT old.options @> (wanted->'options') THEN
-		changes := changes || jsonb_build_object('options', wanted->'options');
-	END IF;
-	IF changes <> '{}' THEN
-		PERFORM pgtrickle.change_definition(replaced_id, changes);
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle.replace_definition(bigint, text, jsonb) IS
-	'what create_or_replace_stream_table() does with a stream table that exists';
-
-CREATE FUNCTION pgtrickle.create_or_replace_stream_table(
-	name text,
-	query text,
-	schedule text DEFAULT 'calculated',
-	refresh_mode text DEFAULT 'AUTO',
-	initialize boolean DEFAULT true,
-	diamond_consistency text DEFAULT NULL,
-	diamond_schedule_policy text DEFAULT NULL,
-	cdc_mode text DEFAULT NULL,
-	append_only boolean DEFAULT false,
-	pooler_compatibility_mode boolean DEFAULT false,
-	partition_by text DEFAULT NULL,
-	max_differential_joins integer DEFAULT NULL,
-	max_delta_fraction double precision DEFAULT NULL,
-	output_distribution_column text DEFAULT NULL,
-	temporal boolean DEFAULT false,
-	storage_backend text DEFAULT NULL) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-AS $$
-BEGIN
-	IF pgtrickle.stream_table_id_if_exists(name) IS NULL THEN
-		PERFORM pgtrickle.create_stream_table(name, query, schedule, refresh_mode, initialize, diamond_consistency,
-			diamond_schedule_policy, cdc_mode, append_only, pooler_compatibility_mode, partition_by, max_differential_joins,
-			max_delta_fraction, output_distribution_column, temporal, storage_backend);
-	ELSE
-		PERFORM pgtrickle.replace_definition(pgtrickle.stream_table_id(name), pgtrickle.normalize_query(query),
-			pg_catalog.jsonb_build_object(
-				'schedule', pgtrickle.check_schedule(schedule), 'refresh_mode', pgtrickle.check_refresh_mode(refresh_mode),
-				'options', pgtrickle.check_options(pg_catalog.jsonb_build_object(
-					'diamond_consistency', diamond_consistency, 'diamond_schedule_policy', diamond_schedule_policy,
-					'cdc_mode', cdc_mode, 'append_only', append_only, 'pooler_compatibility_mode', pooler_compatibility_mode,
-					'partition_by', partition_by, 'max_differential_joins', max_differential_joins,
-					'max_delta_fraction', max_delta_fraction, 'output_distribution_column', output_distribution_column,
-					'temporal', temporal, 'storage_backend', storage_backend))));
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean, boolean,
-	text, integer, double precision, text, boolean, text) IS
-	'creates a stream table, or changes schedule and mode of the one that exists; nothing happens when it is the same';
-
 /* ---- altering ---- */
 
 -- The part of a definition that its owner may compare with what it is to become.
@@ -248,7 +171,7 @@ COMMENT ON FUNCTION pgtrickle.definition_to_change(bigint) IS
 
 -- Null means: keep.  The changes that are worth a call of change_definition().
 CREATE FUNCTION pgtrickle.changes_to_make(
-	query text, schedule text, refresh_mode text, status text, options jsonb) RETURNS jsonb
+	schedule text, refresh_mode text, status text, options jsonb) RETURNS jsonb
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -256,11 +179,6 @@ DECLARE
 	changes jsonb := '{}';
 	normal_status CONSTANT text := upper(btrim(status));
 BEGIN
-	IF query IS NOT NULL THEN
-		RAISE EXCEPTION 'cannot change the query of a stream table'
-			USING ERRCODE = 'feature_not_supported',
-				HINT = 'Drop the stream table and create it again.';
-	END IF;
 	IF normal_status NOT IN ('ACTIVE', 'PAUSED', 'SUSPENDED') THEN
 		RAISE EXCEPTION 'invalid status "%"', status
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use ''ACTIVE'' or ''PAUSED''.';
@@ -282,47 +200,8 @@ BEGIN
 	RETURN changes;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.changes_to_make(text, text, text, text, jsonb) IS
+COMMENT ON FUNCTION pgtrickle.changes_to_make(text, text, text, jsonb) IS
 	'checks the arguments of alter_stream_table()';
-
-CREATE FUNCTION pgtrickle.alter_stream_table(
-	name text,
-	query text DEFAULT NULL,
-	schedule text DEFAULT NULL,
-	refresh_mode text DEFAULT NULL,
-	status text DEFAULT NULL,
-	diamond_consistency text DEFAULT NULL,
-	diamond_schedule_policy text DEFAULT NULL,
-	cdc_mode text DEFAULT NULL,
-	append_only boolean DEFAULT NULL,
-	pooler_compatibility_mode boolean DEFAULT NULL,
-	tier text DEFAULT NULL,
-	fuse text DEFAULT NULL,
-	fuse_ceiling bigint DEFAULT NULL,
-	fuse_sensitivity integer DEFAULT NULL,
-	partition_by text DEFAULT NULL,
-	max_differential_joins integer DEFAULT NULL,
-	max_delta_fraction double precision DEFAULT NULL,
-	post_refresh_action text DEFAULT NULL,
-	reindex_drift_threshold double precision DEFAULT NULL,
-	sink text DEFAULT NULL,
-	ducklake_sink_path text DEFAULT NULL,
-	ducklake_sink_table_id bigint DEFAULT NULL) RETURNS void
-	LANGUAGE sql VOLATILE PARALLEL UNSAFE
-AS $$
-	SELECT pgtrickle.change_definition(pgtrickle.stream_table_id(name),
-		pgtrickle.changes_to_make(query, schedule, refresh_mode, status, pg_catalog.jsonb_build_object(
-			'diamond_consistency', diamond_consistency, 'diamond_schedule_policy', diamond_schedule_policy,
-			'cdc_mode', cdc_mode, 'append_only', append_only, 'pooler_compatibility_mode', pooler_compatibility_mode,
-			'tier', tier, 'fuse', fuse, 'fuse_ceiling', fuse_ceiling, 'fuse_sensitivity', fuse_sensitivity,
-			'partition_by', partition_by, 'max_differential_joins', max_differential_joins,
-			'max_delta_fraction', max_delta_fraction, 'post_refresh_action', post_refresh_action,
-			'reindex_drift_threshold', reindex_drift_threshold, 'sink', sink, 'ducklake_sink_path', ducklake_sink_path,
-			'ducklake_sink_table_id', ducklake_sink_table_id)))
-$$;
-COMMENT ON FUNCTION pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, boolean, text, text, bigint,
-	integer, text, integer, double precision, text, double precision, text, text, bigint) IS
-	'changes schedule, refresh mode or status of a stream table; null keeps what is';
 
 CREATE FUNCTION pgtrickle.pause_stream_table(name text) RETURNS void
 	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
@@ -530,7 +409,7 @@ BEGIN
 		RAISE EXCEPTION 'unknown parameter "%"', unknown
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Known parameters: schedule, refresh_mode, status.';
 	END IF;
-	RETURN pgtrickle.changes_to_make(NULL, params->>'schedule', params->>'refresh_mode', params->>'status', '{}');
+	RETURN pgtrickle.changes_to_make(params->>'schedule', params->>'refresh_mode', params->>'status', '{}');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.bulk_changes(json) IS

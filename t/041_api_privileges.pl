@@ -93,8 +93,10 @@ is(as('bob', 'SELECT pgtrickle.pause_all(), pgtrickle.resume_all()'),
 	'0|0', 'pause_all leaves the tables of others alone');
 like(error_as('bob', "SELECT pgtrickle.drop_by_id($id, true)"),
 	qr/^P0002/, 'drop_by_id does not find what the caller may not see');
-like(error_as('bob', qq{SELECT pgtrickle.replace_definition($id, 'x', '{}')}),
-	qr/^P0002/, 'nor does replace_definition');
+like(error_as('bob', qq{SELECT pgtrickle.replace_definition($id, 'SELECT 1', '{"schedule": "1s", "refresh_mode": "AUTO", "options": {}}')}),
+	qr/^42501: must be owner of stream table/, 'nor does replace_definition change it');
+like(error_as('bob', qq{SELECT pgtrickle.redefine_stream_table($id, 'SELECT 1', '1s', 'AUTO', '{}')}),
+	qr/^42501: must be owner of stream table/, 'nor redefine_stream_table');
 is(as('bob', "SELECT pgtrickle.drop_ids('{$id}'); SELECT to_regclass('mine')"),
 	"1\nmine", 'nor drop_ids');
 is(as('bob', 'SELECT count(*) FROM pgtrickle.pgt_applier'),
