@@ -18,6 +18,7 @@
 #include "commands/extension.h"
 #include "executor/executor.h"
 #include "funcapi.h"
+#include "functions_used.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -223,6 +224,7 @@ program_compile(const char *query_text, MemoryContext parent)
 	if (program->full_reason == NULL)
 		program->full_reason = open_reason;
 	program->clock_reason = clock_query_reason(query);
+	program->functions = functions_used(query);
 
 	if (program->full_reason == NULL)
 		compiled = compile_level(&compiler, copyObject(query));

@@ -116,6 +116,7 @@ typedef struct DeltaProgram
 	char	   *full_reason;	/* why it cannot be maintained by delta; NULL: it can */
 	char	   *clock_reason;	/* why its answer changes without a change in the WAL; NULL: it does not */
 	bool		follows_time;	/* some step does: pgtrickle.previous_now() must be known */
+	List	   *functions;		/* oid list: the users' functions that it calls, see functions_used.c */
 	List	   *sources;		/* of ProgramSource */
 	List	   *rowsets;		/* of ProgramRowset */
 	List	   *states;			/* of ProgramState, those below first */

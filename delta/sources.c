@@ -1,6 +1,6 @@
 /*
  * delta/sources.c
- *     What a stream table reads: rows of pgt_sources, and the `interest` message.
+ *     What a stream table reads: rows of pgt_sources, functions, and the `interest` message.
  *
  * Written when a stream table is created, and again when DDL has given another meaning to one of the names in its
  * query (sql/45_ddl_events.sql): sources are bound by name, and whoever asks the catalog or the applier wants the
@@ -72,6 +72,25 @@ write_one(int64 pgt_id, Oid relid, const char *source_type, const Bitmapset *use
 		elog(ERROR, "could not insert into pgtrickle.pgt_sources");
 }
 
+static void
+write_functions(int64 pgt_id, List *functions)
+{
+	Oid		  types[] = {INT8OID, OIDARRAYOID};
+	Datum	  values[2];
+	Datum	 *elements = palloc(sizeof(Datum) * Max(list_length(functions), 1));
+	ListCell *lc;
+
+	foreach(lc, functions)
+		elements[foreach_current_index(lc)] = ObjectIdGetDatum(lfirst_oid(lc));
+	values[0] = Int64GetDatum(pgt_id);
+	values[1] = PointerGetDatum(construct_array(elements, list_length(functions), OIDOID, sizeof(Oid),
+												true, TYPALIGN_INT));
+	if (SPI_execute_with_args("UPDATE pgtrickle.pgt_definitions SET functions_used = $2"
+							  " WHERE pgt_id = $1 AND functions_used <> $2",
+							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update pgtrickle.pgt_definitions");
+}
+
 void
 sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
 {
@@ -88,6 +107,8 @@ sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
 
 		write_one(pgt_id, source->relid, source->source_type, source->used_attnos);
 	}
+
+	write_functions(pgt_id, program->functions);
 
 	/* Views have no changes of their own, but changing their definition changes the rows. */
 	foreach(lc, relations)

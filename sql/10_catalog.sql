@@ -29,6 +29,8 @@ CREATE TABLE pgtrickle.pgt_definitions (
 	key_index oid,
 	key_attnos smallint[] NOT NULL DEFAULT '{}',
 	key_is_row_hash boolean NOT NULL DEFAULT false,
+	-- the users' functions that the query calls, itself or through views
+	functions_used oid[] NOT NULL DEFAULT '{}',
 	-- settings that the meaning of a query depends on, as they were at creation: {"TimeZone": "UTC", ...}
 	settings jsonb NOT NULL DEFAULT '{}',
 	-- other arguments of create_stream_table that were accepted

@@ -138,6 +138,59 @@ COMMENT ON FUNCTION pgtrickle.retry_suspended(oid[]) IS
 	'lets stream tables over changed sources be tried again that were suspended after errors';
 REVOKE ALL ON FUNCTION pgtrickle.retry_suspended(oid[]) FROM PUBLIC;
 
+/*
+ * A function that queries call has changed, or one is there again that was dropped: stream tables whose queries call it, or one that is gone, are
+ * bound anew and, by a message about their first source, refreshed in full.  Returns these sources.
+ */
+CREATE FUNCTION pgtrickle.follow_functions(changed oid[]) RETURNS oid[]
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	affected record;
+	told oid[] := '{}';
+BEGIN
+	FOR affected IN
+		SELECT d.pgt_id, (SELECT min(s.source_relid) FROM pgtrickle.pgt_sources s WHERE s.pgt_id = d.pgt_id) AS source
+		FROM pgtrickle.pgt_definitions d
+		WHERE d.functions_used && changed
+			OR EXISTS (SELECT FROM unnest(d.functions_used) f WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = f))
+		ORDER BY d.pgt_id
+	LOOP
+		told := told || affected.source;
+		PERFORM pgtrickle.definitions_changed();
+		BEGIN
+			PERFORM pgtrickle.rebind_sources(affected.pgt_id);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE DEBUG 'stream table % keeps its sources: %', affected.pgt_id, sqlerrm;
+		END;
+	END LOOP;
+	RETURN array_remove(told, NULL);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.follow_functions(oid[]) IS
+	'has stream tables refreshed in full whose queries call changed functions';
+REVOKE ALL ON FUNCTION pgtrickle.follow_functions(oid[]) FROM PUBLIC;
+
+-- The sources with a column of a type: itself, arrays of it, domains over it.  Another name of an enum's label changes what casts to text give.
+CREATE FUNCTION pgtrickle.sources_with_type(changed oid[]) RETURNS oid[]
+	LANGUAGE sql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH RECURSIVE family (type_id) AS (
+		SELECT unnest(changed)
+		UNION
+		SELECT t.oid FROM family f JOIN pg_type t ON f.type_id IN (t.typelem, t.typbasetype) AND t.oid <> f.type_id
+	)
+	SELECT coalesce(array_agg(DISTINCT a.attrelid), '{}')
+	FROM pg_attribute a
+	WHERE a.atttypid IN (SELECT f.type_id FROM family f)
+		AND a.attrelid IN (SELECT s.source_relid FROM pgtrickle.pgt_sources s)
+$$;
+COMMENT ON FUNCTION pgtrickle.sources_with_type(oid[]) IS
+	'the sources of stream tables that have columns of a type';
+REVOKE ALL ON FUNCTION pgtrickle.sources_with_type(oid[]) FROM PUBLIC;
+
 -- Errors for what a stream table cannot stand.
 CREATE FUNCTION pgtrickle.refuse_ddl(relid oid, command_tag text) RETURNS void
 	LANGUAGE plpgsql VOLATILE
@@ -161,6 +214,8 @@ AS $$
 DECLARE
 	command record;
 	changed oid[] := '{}';
+	functions oid[] := '{}';
+	types oid[] := '{}';
 	followed oid[];
 	own_changed boolean := false;
 BEGIN
@@ -188,7 +243,11 @@ BEGIN
 					HINT = 'Reference the table that the stream table reads.';
 		END IF;
 		own_changed := own_changed OR command.is_ours;
-		IF command.effect <> 'harmless' THEN
+		IF command.classid = 'pg_proc'::regclass THEN
+			functions := functions || command.objid;
+		ELSIF command.classid = 'pg_type'::regclass THEN
+			types := types || command.objid;
+		ELSIF command.effect <> 'harmless' THEN
 			changed := changed || CASE
 				WHEN command.classid = 'pg_policy'::regclass
 					THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = command.objid)
@@ -209,7 +268,13 @@ BEGIN
 				WHERE (n.nspname, c.relname) <> (s.source_schema, s.source_name));
 			own_changed := true;
 		END IF;
+		IF types <> '{}' THEN
+			changed := changed || pgtrickle.sources_with_type(types);
+		END IF;
 		followed := pgtrickle.follow_names(changed);
+		IF functions <> '{}' THEN
+			followed := followed || pgtrickle.follow_functions(functions);
+		END IF;
 		PERFORM pgtrickle.tell_sources_changed(changed, followed);
 		PERFORM pgtrickle.retry_suspended(changed || followed);
 		IF own_changed THEN
@@ -293,7 +358,8 @@ REVOKE ALL ON FUNCTION pgtrickle.on_table_rewrite() FROM PUBLIC;
 CREATE EVENT TRIGGER pgtrickle_ddl_command_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER SCHEMA',
 		'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW',
-		'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY')
+		'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY',
+		'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE', 'ALTER AGGREGATE', 'ALTER TYPE')
 	EXECUTE FUNCTION pgtrickle.on_ddl_command_end();
 ALTER EVENT TRIGGER pgtrickle_ddl_command_end ENABLE ALWAYS;
 
