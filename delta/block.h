@@ -75,8 +75,8 @@ extern void *compile_cannot(Compiler *compiler, const char *reason,...) pg_attri
 /* Registers every relation below a query that cannot be maintained by delta: its refreshes still depend on them. */
 extern void note_all_sources(Compiler *compiler, Query *query);
 
-/* The rowset with the delta of a source. */
-extern int	program_source_rowset(Compiler *compiler, Oid relid);
+/* The rowset with the delta of a source; `only`: without its child tables. */
+extern int	program_source_rowset(Compiler *compiler, Oid relid, bool only);
 
 extern ProgramSource *program_note_source(Compiler *compiler, Oid relid, const Bitmapset *used_attnos, bool by_delta);
 
@@ -109,6 +109,9 @@ extern Query *rewrite_grouping_sets(Compiler *compiler, Query *query);
 
 /* whole_row.c: the level with rows built from columns in place of references to whole rows; NULL: no rule. */
 extern Query *rewrite_whole_rows(Compiler *compiler, Query *query);
+
+/* row_security.c: the level with subqueries that apply the policies of its tables; in place. */
+extern Query *rewrite_row_security(Query *query);
 
 /* set_operation.c: the level without INTERSECT and EXCEPT, and with a UNION that union.c can take; NULL: no rule. */
 extern Query *rewrite_set_operations(Compiler *compiler, Query *query);

@@ -83,6 +83,7 @@ compile_new_level(Compiler *compiler, Query *query)
 	query = rewrite_whole_rows(compiler, query);
 	if (query == NULL)
 		return NULL;
+	query = rewrite_row_security(query);
 	if (!isolate_outer_joins(compiler, query))
 	{
 		note_all_sources(compiler, query);

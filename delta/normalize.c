@@ -345,12 +345,6 @@ describe_relation_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 		compile_cannot(compiler, "source \"%s\" %s", RelationGetRelationName(relation), obstacle);
 		usable = false;
 	}
-	else if (!rte->inh && relation_has_children(rte->relid))
-	{
-		compile_cannot(compiler, "ONLY on \"%s\", which has child tables, has no delta rule yet",
-					   RelationGetRelationName(relation));
-		usable = false;
-	}
 	for (int i = 0; i < tupdesc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(tupdesc, i);
@@ -362,7 +356,7 @@ describe_relation_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 		input->colcollations = lappend_oid(input->colcollations, attribute->attcollation);
 	}
 	/* a child table may repeat its parent's keys */
-	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || !relation_has_children(rte->relid))
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || !rte->inh || !relation_has_children(rte->relid))
 		input->key = relation_key(relation);
 	table_close(relation, NoLock);
 	return usable;
@@ -395,6 +389,22 @@ describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 		rte->alias = makeAlias(rte->alias->aliasname, NIL);
 	rename_targets(compiled->new_query->targetList, input->colnames);
 	return true;
+}
+
+/* 18 has columns that are computed when they are read; changes come without them. */
+static const char *
+used_virtual_column(Oid relid, Bitmapset *used_attnos)
+{
+#ifdef ATTRIBUTE_GENERATED_VIRTUAL
+	int			attno = -1;
+
+	while ((attno = bms_next_member(used_attnos, attno)) >= 0)
+	{
+		if (get_attgenerated(relid, attno) == ATTRIBUTE_GENERATED_VIRTUAL)
+			return get_attname(relid, attno, false);
+	}
+#endif
+	return NULL;
 }
 
 typedef struct UsedColumns
@@ -464,6 +474,7 @@ block_describe_input(Compiler *compiler, Query *query, int rtindex)
 	RangeTblEntry *rte = rt_fetch(rtindex, query->rtable);
 	BlockInput *input = palloc0(sizeof(BlockInput));
 	Bitmapset  *used_attnos;
+	const char *virtual_column;
 
 	input->rte = rte;
 	input->rowset = -1;
@@ -471,14 +482,16 @@ block_describe_input(Compiler *compiler, Query *query, int rtindex)
 	{
 		case RTE_RELATION:
 			used_attnos = used_columns(query, rtindex);
-			rte->securityQuals = NIL;
-			if (!describe_relation_input(compiler, rte, input))
+			virtual_column = used_virtual_column(rte->relid, used_attnos);
+			if (virtual_column != NULL)
+				compile_cannot(compiler, "the virtual generated column \"%s\" has no delta rule yet", virtual_column);
+			if (!describe_relation_input(compiler, rte, input) || virtual_column != NULL)
 			{
 				program_note_source(compiler, rte->relid, used_attnos, false);
 				return NULL;
 			}
 			program_note_source(compiler, rte->relid, used_attnos, true);
-			input->rowset = program_source_rowset(compiler, rte->relid);
+			input->rowset = program_source_rowset(compiler, rte->relid, !rte->inh && relation_has_children(rte->relid));
 			return input;
 		case RTE_SUBQUERY:
 			return describe_subquery_input(compiler, rte, input) ? input : NULL;

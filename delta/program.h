@@ -106,6 +106,7 @@ typedef struct ProgramRowset
 {
 	char	   *name;			/* the name SQL uses */
 	Oid			source_relid;	/* deltas of sources; else InvalidOid */
+	bool		source_only;	/* without the source's child tables */
 } ProgramRowset;
 
 typedef struct DeltaProgram

@@ -30,16 +30,21 @@ program_new_rowset_name(Compiler *compiler, const char *what)
 }
 
 int
-program_source_rowset(Compiler *compiler, Oid relid)
+program_source_rowset(Compiler *compiler, Oid relid, bool only)
 {
 	ListCell   *lc;
+	int			number;
 
 	foreach(lc, compiler->program->rowsets)
 	{
-		if (((ProgramRowset *) lfirst(lc))->source_relid == relid)
+		ProgramRowset *rowset = lfirst(lc);
+
+		if (rowset->source_relid == relid && rowset->source_only == only)
 			return foreach_current_index(lc);
 	}
-	return program_add_rowset(compiler, psprintf("__pgt_delta_%u", relid), relid);
+	number = program_add_rowset(compiler, psprintf("__pgt_delta_%u%s", relid, only ? "_only" : ""), relid);
+	((ProgramRowset *) list_nth(compiler->program->rowsets, number))->source_only = only;
+	return number;
 }
 
 static const char *

@@ -88,6 +88,7 @@ query_analyze_and_expand(const char *text, char **open_reason)
 	canonicalize(query, &canonical);
 	query = expand_views(query);
 	canonicalize(query, &canonical);
+	query = fold_current_user(query);
 	inline_with_queries(query);
 	if (open_reason != NULL)
 		*open_reason = canonical.open_reason;

@@ -24,6 +24,9 @@ extern Query *query_analyze_and_expand(const char *text, char **open_reason);
  */
 extern Query *query_analyze_to_run(const char *text);
 
+/* row_security.c: CURRENT_USER as a constant. */
+extern Query *fold_current_user(Query *query);
+
 /* Prints a tree with every name qualified, whatever the caller's search_path is. */
 extern char *query_print(Query *query);
 

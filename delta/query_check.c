@@ -63,9 +63,6 @@ check_range_table_entry(RangeTblEntry *rte, CheckContext *context)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a defining query cannot use TABLESAMPLE"),
 				 errdetail("A sample has no single answer that the stream table could equal.")));
-	if (rte->securityQuals != NIL)
-		note_full_reason(context, psprintf("row-level security applies to the owner on \"%s\"",
-										   rte->relid ? get_rel_name(rte->relid) : "a view"));
 }
 
 static void

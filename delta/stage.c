@@ -102,7 +102,7 @@ stage_free(Stage *stage)
 }
 
 static StageExpectation *
-find_expectation(Stage *stage, int set, Oid relid)
+find_expectation(Stage *stage, int set, Oid relid, bool only)
 {
 	ListCell *lc;
 
@@ -110,23 +110,23 @@ find_expectation(Stage *stage, int set, Oid relid)
 	{
 		StageExpectation *expectation = lfirst(lc);
 
-		if (expectation->set == set && expectation->relid == relid)
+		if (expectation->set == set && expectation->relid == relid && expectation->only == only)
 			return expectation;
 	}
 	return NULL;
 }
 
 void
-stage_expect(Stage *stage, int set, Oid relid, const Bitmapset *used_attnos)
+stage_expect(Stage *stage, int set, Oid relid, bool only, const Bitmapset *used_attnos)
 {
-	StageExpectation *expectation = find_expectation(stage, set, relid);
+	StageExpectation *expectation = find_expectation(stage, set, relid, only);
 	MemoryContext	  oldcontext = MemoryContextSwitchTo(stage->context);
 
 	if (stage->has_records)
 		elog(ERROR, "changes of relation %u are expected too late", relid);
 	if (expectation == NULL)
 	{
-		expectation = stage_expectation_create(set, relid);
+		expectation = stage_expectation_create(set, relid, only);
 		stage->expectations = lappend(stage->expectations, expectation);
 	}
 	expectation->used_attnos = bms_add_members(expectation->used_attnos, used_attnos);
@@ -136,9 +136,9 @@ stage_expect(Stage *stage, int set, Oid relid, const Bitmapset *used_attnos)
 }
 
 Rowset *
-stage_rowset(Stage *stage, int set, Oid relid, StageObstacle *obstacle)
+stage_rowset(Stage *stage, int set, Oid relid, bool only, StageObstacle *obstacle)
 {
-	StageExpectation *expectation = find_expectation(stage, set, relid);
+	StageExpectation *expectation = find_expectation(stage, set, relid, only);
 
 	if (expectation == NULL)
 		elog(ERROR, "changes of relation %u were not expected in change set %d", relid, set);
@@ -176,7 +176,7 @@ make_rowset(Stage *stage, StageExpectation *expectation)
 	ResourceOwner oldowner = CurrentResourceOwner;
 	char		  name[NAMEDATALEN];
 
-	snprintf(name, sizeof(name), "__pgt_delta_%u", expectation->relid);
+	snprintf(name, sizeof(name), "__pgt_delta_%u%s", expectation->relid, expectation->only ? "_only" : "");
 	CurrentResourceOwner = stage->owner;
 	expectation->rowset = rowset_create(name, expectation->tupdesc);
 	CurrentResourceOwner = oldowner;
@@ -466,10 +466,13 @@ append_truncate(StageInput *input, const RecordView *record)
 
 	while (relid_next(&reader, &relid))
 	{
-		StageExpectation *expectation = find_expectation(input->stage, input->set, relid);
+		for (int only = 0; only < 2; only++)
+		{
+			StageExpectation *expectation = find_expectation(input->stage, input->set, relid, only);
 
-		if (expectation != NULL)
-			stage_expectation_set_obstacle(expectation, STAGE_TRUNCATED);
+			if (expectation != NULL)
+				stage_expectation_set_obstacle(expectation, STAGE_TRUNCATED);
+		}
 	}
 }
 

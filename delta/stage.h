@@ -36,10 +36,10 @@ extern Stage *stage_create(void);
 
 /*
  * Declares, before any data, that change set `set` wants relation `relid` and reads `used_attnos` of it (attribute
- * numbers of relid, not offset; may be called again: the union counts).  Records of other relations in the set are ignored.
+ * numbers of relid, not offset; may be called again: the union counts); with `only`, without the rows of its child tables.  Records of other relations in the set are ignored.
  * The rowset has the relation's own attribute numbers (rowset_tupdesc_for); unused columns are NULL.
  */
-extern void stage_expect(Stage *stage, int set, Oid relid, const Bitmapset *used_attnos);
+extern void stage_expect(Stage *stage, int set, Oid relid, bool only, const Bitmapset *used_attnos);
 
 /*
  * Takes records: `data` is a serialized Batch of proto/pgtrickle.proto.  Relation records are remembered for the
@@ -50,11 +50,11 @@ extern void stage_expect(Stage *stage, int set, Oid relid, const Bitmapset *used
 extern void stage_append(Stage *stage, int set, const char *data, size_t length);
 
 /*
- * The staged rows of a relation, or NULL when no row came of its records.  The rowset is named __pgt_delta_<relid>.  *obstacle
+ * The staged rows of a relation, or NULL when no row came of its records.  The rowset is named __pgt_delta_<relid>, or __pgt_delta_<relid>_only.  *obstacle
  * tells whether they may be used (if not, the result is NULL).  Owned by the stage.  Rows that cancel each other are both
  * there: call consolidate() where that matters.
  */
-extern Rowset *stage_rowset(Stage *stage, int set, Oid relid, StageObstacle *obstacle);
+extern Rowset *stage_rowset(Stage *stage, int set, Oid relid, bool only, StageObstacle *obstacle);
 
 /* A phrase for messages and history: "the source was truncated". */
 extern const char *stage_obstacle_reason(StageObstacle obstacle);

@@ -18,13 +18,14 @@
 #include "utils/syscache.h"
 
 StageExpectation *
-stage_expectation_create(int set, Oid relid)
+stage_expectation_create(int set, Oid relid, bool only)
 {
 	StageExpectation *expectation = palloc0(sizeof(StageExpectation));
 	Relation		  relation = try_table_open(relid, AccessShareLock);
 
 	expectation->set = set;
 	expectation->relid = relid;
+	expectation->only = only;
 	if (relation == NULL)
 	{
 		expectation->obstacle = STAGE_SHAPE_CHANGED;
@@ -109,6 +110,7 @@ stage_relation_create(const RecordView *record)
 	relation->context = context;
 	relation->encoded = byte_range(encoded, record->encoded.length);
 	relation->number = view->number;
+	relation->relid = view->relid;
 	relation->name =
 		quote_qualified_identifier(copy_text(view->schema_name), copy_text(view->relation_name));
 	read_publish_as(relation, view);
@@ -222,7 +224,8 @@ stage_relation_bind(StageRelation *relation, int set, List *expectations)
 	{
 		StageExpectation *expectation = lfirst(lc);
 
-		if (expectation->set == set && list_member_oid(relation->publish_as, expectation->relid))
+		if (expectation->set == set && list_member_oid(relation->publish_as, expectation->relid) &&
+			(!expectation->only || relation->relid == expectation->relid))
 			relation->bindings =
 				lappend(relation->bindings, bind_expectation(relation, expectation));
 	}

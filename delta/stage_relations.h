@@ -24,6 +24,7 @@ typedef struct StageExpectation
 {
 	int			  set;
 	Oid			  relid;
+	bool		  only;	   /* rows of child tables do not count */
 	Oid			  owner_id; /* of the relation: with whose rights its values are read */
 	Bitmapset	 *used_attnos;
 	TupleDesc	  columns; /* the relation's now; NULL: there is none of this OID */
@@ -62,6 +63,7 @@ typedef struct StageBinding
 typedef struct StageRelation
 {
 	uint32		  number;
+	Oid			  relid;
 	MemoryContext context; /* everything below */
 	ByteRange	  encoded; /* the record, for recognizing it when it comes again */
 	char		 *name; /* qualified, for messages */
@@ -81,7 +83,7 @@ typedef struct StageRelation
 } StageRelation;
 
 /* An expectation of the relation as it is now.  Allocated in the current context. */
-extern StageExpectation *stage_expectation_create(int set, Oid relid);
+extern StageExpectation *stage_expectation_create(int set, Oid relid, bool only);
 
 /* Keeps the first obstacle, and gives up the rows so far: they are of no use either. */
 extern void stage_expectation_set_obstacle(StageExpectation *expectation, StageObstacle obstacle);

@@ -181,6 +181,20 @@ add_entry(int64 pgt_id, int set, const char *action)
 	failed_id = 0;
 }
 
+static ProgramSource *
+program_source(DeltaProgram *program, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, program->sources)
+	{
+		if (((ProgramSource *) lfirst(lc))->relid == relid)
+			return lfirst(lc);
+	}
+	elog(ERROR, "relation %u is not a source of its program", relid);
+	return NULL;
+}
+
 static void
 expect_sources(TickEntry *entry)
 {
@@ -190,7 +204,15 @@ expect_sources(TickEntry *entry)
 	{
 		ProgramSource *source = lfirst(lc);
 
-		stage_expect(tick->stage, entry->set, source->relid, source->used_attnos);
+		stage_expect(tick->stage, entry->set, source->relid, false, source->used_attnos);
+	}
+	foreach(lc, entry->table->program->rowsets)
+	{
+		ProgramRowset *rowset = lfirst(lc);
+
+		if (rowset->source_only)
+			stage_expect(tick->stage, entry->set, rowset->source_relid, true,
+						 program_source(entry->table->program, rowset->source_relid)->used_attnos);
 	}
 }
 
@@ -332,7 +354,7 @@ collect_sources(TickEntry *entry)
 
 		if (!OidIsValid(described->source_relid))
 			continue;
-		staged = stage_rowset(tick->stage, entry->set, described->source_relid, &obstacle);
+		staged = stage_rowset(tick->stage, entry->set, described->source_relid, described->source_only, &obstacle);
 		if (obstacle != STAGE_USABLE)
 		{
 			entry->full_reason = psprintf("source \"%s\": %s", get_rel_name(described->source_relid),

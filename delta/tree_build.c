@@ -8,7 +8,9 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/tlist.h"
+#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
 #include "tree_build.h"
 
 RangeTblEntry *
@@ -77,4 +79,55 @@ union_all_query(List *queries)
 									makeTargetEntry((Expr *) subquery_var(first, 1, column, 0), column,
 													pstrdup(strVal(list_nth(names, column - 1))), false));
 	return query;
+}
+
+void
+entry_columns(RangeTblEntry *rte, int rtindex, int sublevels_up, bool include_dropped, List **names, List **vars)
+{
+#if PG_VERSION_NUM >= 180000
+	expandRTE(rte, rtindex, sublevels_up, VAR_RETURNING_DEFAULT, -1, include_dropped, names, vars);
+#else
+	expandRTE(rte, rtindex, sublevels_up, -1, include_dropped, names, vars);
+#endif
+}
+
+Query *
+entry_as_query(RangeTblEntry *rte, int rtindex)
+{
+	RangeTblEntry *inner = copyObject(rte);
+	List	   *targets = NIL;
+	List	   *names;
+	List	   *vars;
+	ListCell   *lc;
+
+	inner->lateral = false;
+	ChangeVarNodes((Node *) inner->securityQuals, rtindex, 1, 0);
+#if PG_VERSION_NUM >= 160000
+	inner->perminfoindex = 0;
+#endif
+	entry_columns(inner, 1, 0, true, &names, &vars);
+	foreach(lc, vars)
+		targets = lappend(targets, makeTargetEntry(lfirst(lc), list_length(targets) + 1,
+												   psprintf("c%d", list_length(targets) + 1), false));
+	return simple_query(list_make1(inner), NIL, targets);
+}
+
+void
+entry_becomes_subquery(RangeTblEntry *rte, Query *query)
+{
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = query;
+	rte->relid = InvalidOid;
+	rte->relkind = 0;
+	rte->rellockmode = 0;
+	rte->inh = false;
+	rte->securityQuals = NIL;
+#if PG_VERSION_NUM >= 160000
+	rte->perminfoindex = 0;
+#endif
+	rte->alias = makeAlias(rte->eref->aliasname, NIL);
+	/* dropped columns have empty names, and the query may have columns of its own */
+	for (int column = list_length(rte->eref->colnames) + 1; column <= list_length(query->targetList); column++)
+		rte->eref->colnames = lappend(rte->eref->colnames,
+									  makeString(pstrdup(list_nth_node(TargetEntry, query->targetList, column - 1)->resname)));
 }

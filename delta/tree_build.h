@@ -23,6 +23,15 @@ extern Query *union_all_query(List *queries);
 /* A Var of the n-th visible column of a subquery that is range-table entry `rtindex`. */
 extern Var *subquery_var(Query *query, int rtindex, int column, int sublevels_up);
 
+/* Names and Vars of a range-table entry's columns; with dropped ones (as NULLs) the place is the attribute number. */
+extern void entry_columns(RangeTblEntry *rte, int rtindex, int sublevels_up, bool include_dropped, List **names, List **vars);
+
+/* SELECT all columns FROM a copy of the entry with this index, each under its attribute number. */
+extern Query *entry_as_query(RangeTblEntry *rte, int rtindex);
+
+/* Puts such a query, which may have more columns, in the place of the entry: references to its columns stay right. */
+extern void entry_becomes_subquery(RangeTblEntry *rte, Query *query);
+
 /*
  * set_operation.c: what a level with this operation on top means without INTERSECT and EXCEPT there.  Scribbles on the level.
  */

@@ -20,7 +20,6 @@
 #include "catalog/pg_type_d.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "tree_build.h"
 
@@ -66,23 +65,13 @@ note_nullable(Node *node, bool nullable, Bitmapset **result)
 
 /* ---- a row from its columns ---- */
 
-static void
-columns_of_entry(RangeTblEntry *rte, int rtindex, int sublevels_up, bool include_dropped, List **names, List **vars)
-{
-#if PG_VERSION_NUM >= 180000
-	expandRTE(rte, rtindex, sublevels_up, VAR_RETURNING_DEFAULT, -1, include_dropped, names, vars);
-#else
-	expandRTE(rte, rtindex, sublevels_up, -1, include_dropped, names, vars);
-#endif
-}
-
 static Node *
 named_row(RangeTblEntry *rte, int rtindex, Oid type, int sublevels_up)
 {
 	RowExpr    *row = makeNode(RowExpr);
 	List	   *names;
 
-	columns_of_entry(rte, rtindex, sublevels_up, true, &names, &row->args);
+	entry_columns(rte, rtindex, sublevels_up, true, &names, &row->args);
 	row->row_typeid = type;
 	row->row_format = COERCE_EXPLICIT_CAST;
 	row->location = -1;
@@ -100,7 +89,7 @@ anonymous_row(RangeTblEntry *rte, int rtindex, int sublevels_up)
 	ListCell   *name_cell;
 	ListCell   *var_cell;
 
-	columns_of_entry(rte, rtindex, sublevels_up + 2, false, &names, &vars);
+	entry_columns(rte, rtindex, sublevels_up + 2, false, &names, &vars);
 	columns->commandType = CMD_SELECT;
 	columns->canSetTag = true;
 	columns->jointree = makeFromExpr(NIL, NULL);
@@ -134,7 +123,7 @@ tests_of_columns(NullTest *whole, RangeTblEntry *rte, int rtindex, int sublevels
 	List	   *vars;
 	ListCell   *lc;
 
-	columns_of_entry(rte, rtindex, sublevels_up, false, &names, &vars);
+	entry_columns(rte, rtindex, sublevels_up, false, &names, &vars);
 	foreach(lc, vars)
 	{
 		NullTest   *test = makeNode(NullTest);
@@ -156,7 +145,7 @@ column_count(RangeTblEntry *rte)
 	List	   *names;
 	List	   *vars;
 
-	columns_of_entry(rte, 1, 0, true, &names, &vars);
+	entry_columns(rte, 1, 0, true, &names, &vars);
 	return list_length(names);
 }
 
@@ -221,37 +210,16 @@ whole_row_mutator(Node *node, WholeRowContext *context)
 
 /* The entry becomes a subquery over itself, with all columns in their places and the row behind them. */
 static void
-wrap_entry(RangeTblEntry *rte, Oid type)
+wrap_entry(RangeTblEntry *rte, int rtindex, Oid type)
 {
-	RangeTblEntry *inner = copyObject(rte);
-	Query	   *query;
-	List	   *names;
-	List	   *vars;
-	List	   *targets = NIL;
-	ListCell   *lc;
+	Query	   *query = entry_as_query(rte, rtindex);
+	RangeTblEntry *inner = linitial_node(RangeTblEntry, query->rtable);
 
-	inner->lateral = false;
-#if PG_VERSION_NUM >= 160000
-	inner->perminfoindex = rte->perminfoindex = 0;
-#endif
-	columns_of_entry(inner, 1, 0, true, &names, &vars);
-	foreach(lc, vars)
-		targets = lappend(targets, makeTargetEntry(lfirst(lc), list_length(targets) + 1,
-												   psprintf("c%d", list_length(targets) + 1), false));
-	targets = lappend(targets, makeTargetEntry((Expr *) row_from_columns(inner, 1, type, 0), list_length(targets) + 1,
-											   pstrdup("whole"), false));
-	query = simple_query(list_make1(inner), NIL, targets);
+	query->targetList = lappend(query->targetList,
+								makeTargetEntry((Expr *) row_from_columns(inner, 1, type, 0), list_length(query->targetList) + 1,
+												pstrdup("whole"), false));
 	query->hasSubLinks = type == RECORDOID;
-
-	rte->rtekind = RTE_SUBQUERY;
-	rte->subquery = query;
-	rte->relid = InvalidOid;
-	rte->relkind = 0;
-	rte->rellockmode = 0;
-	rte->inh = false;
-	rte->securityQuals = NIL;
-	rte->alias = makeAlias(rte->eref->aliasname, NIL);
-	rte->eref = makeAlias(rte->eref->aliasname, lappend(copyObject(names), makeString(pstrdup("whole"))));
+	entry_becomes_subquery(rte, query);
 }
 
 static Oid
@@ -283,7 +251,7 @@ rewrite_whole_rows(Compiler *compiler, Query *query)
 
 		if (rte->lateral)
 			return compile_cannot(compiler, "the whole row of a LATERAL subquery below an outer join has no delta rule");
-		wrap_entry(rte, row_type(rt_fetch(rtindex, query->rtable)));
+		wrap_entry(rte, rtindex, row_type(rt_fetch(rtindex, query->rtable)));
 	}
 	rewritten->hasSubLinks = true;
 	return rewritten;

@@ -354,7 +354,7 @@ storage_test_stage(PG_FUNCTION_ARGS)
 
 	Stage *stage = stage_create();
 
-	stage_expect(stage, 1, relid, used_attnos);
+	stage_expect(stage, 1, relid, false, used_attnos);
 	INSTR_TIME_SET_CURRENT(start);
 	for (int i = 0; i < nbatches * repeat; i++)
 	{
@@ -364,7 +364,7 @@ storage_test_stage(PG_FUNCTION_ARGS)
 	}
 
 	double	milliseconds = milliseconds_since(start);
-	Rowset *rowset = stage_rowset(stage, 1, relid, &obstacle);
+	Rowset *rowset = stage_rowset(stage, 1, relid, false, &obstacle);
 	int64	row_count = rowset == NULL ? -1 : rowset->row_count;
 
 	if (rowset != NULL)
