@@ -128,7 +128,10 @@ never_true(Node *qual)
 	return IsA(qual, Const) && (((Const *) qual)->constisnull || !DatumGetBool(((Const *) qual)->constvalue));
 }
 
-/* Folds conditions; sets `impossible` when they can never all be true. */
+/*
+ * Folds conditions; sets `impossible` when they can never all be true.  One with a subquery stays as it was: the test of
+ * x IN (SELECT ...) must not be folded into a constant, since then it could not be printed.
+ */
 static List *
 folded(List *quals, bool *impossible)
 {
@@ -143,7 +146,7 @@ folded(List *quals, bool *impossible)
 		if (never_true(qual))
 			*impossible = true;
 		if (!IsA(qual, Const))
-			result = lappend(result, qual);
+			result = lappend(result, checkExprHasSubLink(qual) ? lfirst(lc) : qual);
 	}
 	return result;
 }
