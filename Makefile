@@ -8,6 +8,7 @@
 #   make install        install them (sudo)          make bench        benchmarks (BENCH=name: one)
 #   make check          the tests, with set-up       make format       clang-format and perltidy
 #     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
+#   make fuzz           random queries for half an hour (PGTRICKLE_FUZZ_SECONDS=n: others)
 #   make demo           the demo, with set-up        make clean
 #   make bench-tpch     TPC-H at the scales 0.1 and 1 (TPCH_SCALES=0.1: one); half an hour, 6 GB of disk
 
@@ -48,6 +49,9 @@ check-units: all
 check-long:
 	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
 
+fuzz:
+	PGTRICKLE_LONG=1 tools/test t/401_fuzz.pl
+
 demo:
 	tools/demo $(DEMO_OPTIONS)
 
@@ -64,4 +68,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-units check-long demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-units check-long fuzz demo bench bench-tpch format lint $(PARTS)
