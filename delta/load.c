@@ -85,7 +85,7 @@ column_oid(HeapTuple row, int column)
 }
 
 static const char *const definition_sql =
-	"SELECT d.relid, c.relowner, n.nspname, c.relname, d.defining_query, d.query_fingerprint,"
+	"SELECT d.relid::oid, c.relowner, n.nspname, c.relname, d.defining_query, d.query_fingerprint,"
 	" d.effective_refresh_mode = 'DIFFERENTIAL', f.is_populated, d.key_index, d.key_is_row_hash,"
 	" array_to_string(d.key_attnos, ' '),"
 	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"

@@ -9,7 +9,8 @@
 
 CREATE TABLE pgtrickle.pgt_definitions (
 	pgt_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	relid oid NOT NULL UNIQUE,
+	-- by name in a dump, so that it means the right table where it is restored
+	relid regclass NOT NULL UNIQUE,
 	-- as given, and as printed from the analysed query with every name qualified
 	original_query text NOT NULL,
 	defining_query text NOT NULL,
@@ -157,7 +158,7 @@ CREATE TABLE pgtrickle.pgt_verifications (
 	PRIMARY KEY (nonce, pgt_id)
 );
 
--- Definitions are user data: pg_dump takes them along.
+-- Definitions are user data: pg_dump takes them along, and restore_stream_tables() makes them work again.
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_definitions', '');
 
 -- Nobody but the extension reads or writes these directly; the views and functions do.

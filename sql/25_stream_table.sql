@@ -100,7 +100,7 @@ BEGIN
 			USING ERRCODE = 'feature_not_supported',
 				HINT = 'Use refresh_mode => ''AUTO'' with schedule => ''continuous''.';
 	ELSIF new_mode = 'DIFFERENTIAL' AND old.downgrade_reason IS NOT NULL THEN
-		RAISE EXCEPTION 'cannot maintain stream table "%" by delta', old.relid::regclass
+		RAISE EXCEPTION 'cannot maintain stream table "%" by delta', old.relid
 			USING ERRCODE = 'feature_not_supported',
 				DETAIL = format('The defining query needs a full refresh: %s.', old.downgrade_reason),
 				HINT = 'Use refresh_mode => ''AUTO'' or ''FULL'', or change the query.';

@@ -57,7 +57,7 @@ COMMENT ON VIEW pgtrickle.pgt_schedules IS
 CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 	SELECT
 		d.pgt_id,
-		d.relid AS pgt_relid,
+		d.relid::oid AS pgt_relid,
 		c.relname::text AS pgt_name,
 		n.nspname::text AS pgt_schema,
 		c.relowner AS pgt_owner,
