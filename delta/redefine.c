@@ -306,12 +306,12 @@ apply_with_new_key(Redefinition *redefinition, Rowset *difference)
 	bool		is_unique;
 
 	apply_to_table(redefinition, &redefinition->locator, going);
+	execute_privileged(psprintf("UPDATE pgtrickle.pgt_definitions SET key_index = NULL, key_attnos = '{}', key_is_row_hash = false"
+								" WHERE pgt_id = " INT64_FORMAT, redefinition->pgt_id));
 	if (OidIsValid(unique_or_not(redefinition->locator.index_oid, &is_unique)))
 		execute(psprintf("DROP INDEX %s",
 						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(redefinition->locator.index_oid)),
 													get_rel_name(redefinition->locator.index_oid))));
-	execute_privileged(psprintf("UPDATE pgtrickle.pgt_definitions SET key_index = NULL, key_attnos = '{}', key_is_row_hash = false"
-								" WHERE pgt_id = " INT64_FORMAT, redefinition->pgt_id));
 	CommandCounterIncrement();
 	apply_to_table(redefinition, &nothing, coming);
 	request.pgt_id = redefinition->pgt_id;

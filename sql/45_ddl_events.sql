@@ -230,8 +230,18 @@ BEGIN
 		FROM pg_event_trigger_ddl_commands() c
 		LEFT JOIN pgtrickle.pgt_definitions d ON d.relid = c.objid AND c.classid = 'pg_class'::regclass
 	LOOP
-		IF command.is_ours AND command.effect = 'stream_table' THEN
+		IF command.is_ours AND (command.effect = 'stream_table' OR command.object_type = 'table column') THEN
 			PERFORM pgtrickle.refuse_ddl(command.objid, command.command_tag);
+		END IF;
+		IF command.classid = 'pg_trigger'::regclass THEN
+			PERFORM pgtrickle.refuse_ddl(t.tgrelid, command.command_tag) FROM pg_trigger t
+			WHERE t.oid = command.objid AND t.tgfoid = 'pgtrickle.guard()'::regprocedure AND t.tgname <> 'pgtrickle_guard';
+			CONTINUE;
+		END IF;
+		IF command.classid = 'pg_class'::regclass AND command.object_type IN ('table', 'foreign table') THEN
+			-- the rows of a child would be among those of the stream table
+			PERFORM pgtrickle.refuse_ddl(d.relid, command.command_tag) FROM pg_inherits i JOIN pgtrickle.pgt_definitions d ON d.relid = i.inhparent
+			WHERE i.inhrelid = command.objid;
 		END IF;
 		IF command.classid = 'pg_class'::regclass AND command.object_type IN ('table', 'foreign table') AND EXISTS (
 			SELECT FROM pg_constraint f JOIN pgtrickle.pgt_definitions d ON d.relid = f.confrelid
@@ -306,6 +316,13 @@ BEGIN
 	IF to_regclass('pgtrickle.pgt_definitions') IS NULL OR NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) THEN
 		RETURN;
 	END IF;
+	-- the guard, and the index by which refreshes find rows, go only with their table
+	PERFORM pgtrickle.refuse_ddl(d.relid, tg_tag)
+	FROM pg_event_trigger_dropped_objects() o
+	JOIN pgtrickle.pgt_definitions d ON o.object_type = 'index' AND d.key_index = o.objid
+		OR o.object_type = 'trigger' AND o.address_names[3] = 'pgtrickle_guard'
+			AND d.relid = to_regclass(format('%I.%I', o.address_names[1], o.address_names[2]))
+	WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relid);
 	BEGIN
 		SELECT array_agg(DISTINCT d.objid) INTO dropped
 		FROM pg_event_trigger_dropped_objects() d
@@ -359,7 +376,7 @@ CREATE EVENT TRIGGER pgtrickle_ddl_command_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER SCHEMA',
 		'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW',
 		'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY',
-		'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE', 'ALTER AGGREGATE', 'ALTER TYPE')
+		'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE', 'ALTER AGGREGATE', 'ALTER TYPE', 'ALTER TRIGGER')
 	EXECUTE FUNCTION pgtrickle.on_ddl_command_end();
 ALTER EVENT TRIGGER pgtrickle_ddl_command_end ENABLE ALWAYS;
 
