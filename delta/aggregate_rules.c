@@ -2,8 +2,8 @@
  * delta/aggregate_rules.c
  *     Which aggregates can be maintained from weighted deltas, and how.
  *
- * An aggregate has a rule when its value follows exactly from sums of weights and of weighted values: counts, sums and averages of
- * exact types.  Float sums do not: adding and taking away again is not exact, so their groups are computed again.  min and max
+ * An aggregate has a rule when its value follows exactly from sums of weights and of weighted values: counts, sums, averages and variances of
+ * exact types, and and or of booleans.  Float sums do not: adding and taking away again is not exact, so their groups are computed again.  min and max
  * follow inserts, and deletes of anything but the extremum; a group that lost it is computed again.
  */
 #include "postgres.h"
@@ -32,9 +32,29 @@ sum_rule(Oid type, bool average)
 			return average ? AGGREGATE_AVG_BIGINT : AGGREGATE_SUM_BIGINT;
 		case NUMERICOID:
 			return average ? AGGREGATE_AVG_NUMERIC : AGGREGATE_SUM_NUMERIC;
+		case INTERVALOID:
+			return average ? AGGREGATE_AVG_INTERVAL : AGGREGATE_SUM_INTERVAL;
+		case MONEYOID:
+			return average ? AGGREGATE_RECOMPUTE : AGGREGATE_SUM_MONEY;
 		default:
 			return AGGREGATE_RECOMPUTE;
 	}
+}
+
+static AggregateRule
+variance_rule(const char *name, Oid type)
+{
+	if (type != INT2OID && type != INT4OID && type != INT8OID && type != NUMERICOID)
+		return AGGREGATE_RECOMPUTE;
+	if (strcmp(name, "var_pop") == 0)
+		return AGGREGATE_VAR_POP;
+	if (strcmp(name, "var_samp") == 0 || strcmp(name, "variance") == 0)
+		return AGGREGATE_VAR_SAMP;
+	if (strcmp(name, "stddev_pop") == 0)
+		return AGGREGATE_STDDEV_POP;
+	if (strcmp(name, "stddev_samp") == 0 || strcmp(name, "stddev") == 0)
+		return AGGREGATE_STDDEV_SAMP;
+	return AGGREGATE_RECOMPUTE;
 }
 
 static bool
@@ -85,7 +105,11 @@ aggregate_rule(Aggref *aggref)
 	if ((strcmp(name, "min") == 0 || strcmp(name, "max") == 0) &&
 		OidIsValid(aggregate_compare_function(aggref)))
 		return strcmp(name, "min") == 0 ? AGGREGATE_MIN : AGGREGATE_MAX;
-	return AGGREGATE_RECOMPUTE;
+	if (strcmp(name, "bool_and") == 0 || strcmp(name, "every") == 0)
+		return AGGREGATE_BOOL_AND;
+	if (strcmp(name, "bool_or") == 0)
+		return AGGREGATE_BOOL_OR;
+	return variance_rule(name, type);
 }
 
 Oid

@@ -195,6 +195,40 @@ add_image_column(AggregateBuild *build, AggregateCall *call, const char *argumen
 										aggref->aggcollid, aggref->inputcollid, COERCE_EXPLICIT_CALL);
 }
 
+static StateColumn *
+numeric_state_column(AggregateBuild *build, char *value)
+{
+	return merge_column(build, psprintf("pgtrickle.numeric_state(%s, t.__w)", value), BYTEAOID,
+						extension_function("numeric_state_merge", 2, BYTEAOID, BYTEAOID));
+}
+
+/* The sum, which sum() and avg() may share, and the sum of squares. */
+static void
+add_variance_columns(AggregateBuild *build, AggregateCall *call, const char *argument)
+{
+	Oid			type = exprType((Node *) linitial_node(TargetEntry, call->aggref->args)->expr);
+	char	   *value = type == NUMERICOID ? psprintf("t.%s", argument) : psprintf("(t.%s)::numeric", argument);
+	StateColumn *sum = numeric_state_column(build, value);
+	StateColumn *squares = numeric_state_column(build, psprintf("%s * %s", value, value));
+	const char *function = call->rule == AGGREGATE_VAR_POP ? "numeric_state_var_pop" :
+		call->rule == AGGREGATE_VAR_SAMP ? "numeric_state_var_samp" :
+		call->rule == AGGREGATE_STDDEV_POP ? "numeric_state_stddev_pop" : "numeric_state_stddev_samp";
+
+	call->final = final_call(function, NUMERICOID, aggregate_state_var(build, sum), aggregate_state_var(build, squares));
+}
+
+static void
+add_bool_columns(AggregateBuild *build, AggregateCall *call, const char *argument)
+{
+	StateColumn *trues = merge_column(build, psprintf("COALESCE(sum(t.__w) FILTER (WHERE t.%s), 0)", argument),
+									  INT8OID, F_INT8PL);
+	StateColumn *falses = merge_column(build, psprintf("COALESCE(sum(t.__w) FILTER (WHERE NOT t.%s), 0)", argument),
+									   INT8OID, F_INT8PL);
+
+	call->final = final_call(call->rule == AGGREGATE_BOOL_AND ? "bool_and_of" : "bool_or_of", BOOLOID,
+							 aggregate_state_var(build, trues), aggregate_state_var(build, falses));
+}
+
 static void
 add_algebraic_columns(AggregateBuild *build, AggregateCall *call)
 {
@@ -231,10 +265,31 @@ add_algebraic_columns(AggregateBuild *build, AggregateCall *call)
 			break;
 		case AGGREGATE_SUM_NUMERIC:
 		case AGGREGATE_AVG_NUMERIC:
-			sum = merge_column(build, psprintf("pgtrickle.numeric_state(t.%s, t.__w)", argument), BYTEAOID,
-							   extension_function("numeric_state_merge", 2, BYTEAOID, BYTEAOID));
+			sum = numeric_state_column(build, psprintf("t.%s", argument));
 			call->final = final_call(call->rule == AGGREGATE_SUM_NUMERIC ? "numeric_state_sum" : "numeric_state_avg",
 									 NUMERICOID, aggregate_state_var(build, sum), NULL);
+			break;
+		case AGGREGATE_SUM_MONEY:
+			sum = merge_column(build, psprintf("pgtrickle.weighted_sum(t.%s, t.__w)", argument), MONEYOID, F_CASH_PL);
+			call->final = final_call("sum_or_null", MONEYOID, aggregate_state_var(build, sum),
+									 aggregate_state_var(build, count_column(build, argument)));
+			break;
+		case AGGREGATE_SUM_INTERVAL:
+		case AGGREGATE_AVG_INTERVAL:
+			sum = merge_column(build, psprintf("pgtrickle.interval_state(t.%s, t.__w)", argument), BYTEAOID,
+							   extension_function("interval_state_merge", 2, BYTEAOID, BYTEAOID));
+			call->final = final_call(call->rule == AGGREGATE_SUM_INTERVAL ? "interval_state_sum" : "interval_state_avg",
+									 INTERVALOID, aggregate_state_var(build, sum), NULL);
+			break;
+		case AGGREGATE_VAR_POP:
+		case AGGREGATE_VAR_SAMP:
+		case AGGREGATE_STDDEV_POP:
+		case AGGREGATE_STDDEV_SAMP:
+			add_variance_columns(build, call, argument);
+			break;
+		case AGGREGATE_BOOL_AND:
+		case AGGREGATE_BOOL_OR:
+			add_bool_columns(build, call, argument);
 			break;
 		case AGGREGATE_MIN:
 		case AGGREGATE_MAX:

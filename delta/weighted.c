@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "weighted.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_weighted_sum_step);
 PG_FUNCTION_INFO_V1(pgtrickle_numeric_state_step);
@@ -27,6 +28,8 @@ PG_FUNCTION_INFO_V1(pgtrickle_sum_or_null_bigint);
 PG_FUNCTION_INFO_V1(pgtrickle_sum_or_null_numeric);
 PG_FUNCTION_INFO_V1(pgtrickle_avg_or_null_bigint);
 PG_FUNCTION_INFO_V1(pgtrickle_avg_or_null_numeric);
+PG_FUNCTION_INFO_V1(pgtrickle_bool_and_of);
+PG_FUNCTION_INFO_V1(pgtrickle_bool_or_of);
 
 #define SCALES_MAX 64			/* distinct scales in one sum; more than that is an error */
 
@@ -99,6 +102,25 @@ pgtrickle_avg_or_null_numeric(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(DirectFunctionCall2(numeric_div, PG_GETARG_DATUM(0),
 										NumericGetDatum(int64_to_numeric(PG_GETARG_INT64(1)))));
+}
+
+/* ---- booleans ---- */
+
+/* bool_and_of(trues, falses): what bool_and() shows for so many of them. */
+Datum
+pgtrickle_bool_and_of(PG_FUNCTION_ARGS)
+{
+	if (PG_GETARG_INT64(0) + PG_GETARG_INT64(1) == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(PG_GETARG_INT64(1) == 0);
+}
+
+Datum
+pgtrickle_bool_or_of(PG_FUNCTION_ARGS)
+{
+	if (PG_GETARG_INT64(0) + PG_GETARG_INT64(1) == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(PG_GETARG_INT64(0) > 0);
 }
 
 /* ---- numeric ---- */
@@ -329,6 +351,16 @@ state_total(NumericState *state)
 	return DatumGetNumeric(DirectFunctionCall2(numeric_round,
 											   NumericGetDatum(state->sum ? state->sum : int64_to_numeric(0)),
 											   Int32GetDatum(scale)));
+}
+
+Numeric
+numeric_state_read(bytea *packed, int64 *rows, bool *is_finite)
+{
+	NumericState *state = state_from_bytea(packed);
+
+	*rows = state->rows;
+	*is_finite = state->nan == 0 && state->positive_infinity == 0 && state->negative_infinity == 0;
+	return state_total(state);
 }
 
 Datum

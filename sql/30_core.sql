@@ -117,6 +117,87 @@ CREATE FUNCTION pgtrickle.image_counts_least(state bytea, of_type anyelement) RE
 COMMENT ON FUNCTION pgtrickle.image_counts_least(bytea, anyelement) IS
 	'what least_image() shows for a state of images';
 
+/*
+ * Variances, see delta/variance.c.
+ */
+CREATE FUNCTION pgtrickle.numeric_state_var_pop(state bytea, squares bytea) RETURNS numeric
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_numeric_state_var_pop';
+COMMENT ON FUNCTION pgtrickle.numeric_state_var_pop(bytea, bytea) IS
+	'what var_pop() shows for the states of a sum and of the sum of squares';
+CREATE FUNCTION pgtrickle.numeric_state_var_samp(state bytea, squares bytea) RETURNS numeric
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_numeric_state_var_samp';
+COMMENT ON FUNCTION pgtrickle.numeric_state_var_samp(bytea, bytea) IS
+	'what var_samp() and variance() shows for the states of a sum and of the sum of squares';
+CREATE FUNCTION pgtrickle.numeric_state_stddev_pop(state bytea, squares bytea) RETURNS numeric
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_numeric_state_stddev_pop';
+COMMENT ON FUNCTION pgtrickle.numeric_state_stddev_pop(bytea, bytea) IS
+	'what stddev_pop() shows for the states of a sum and of the sum of squares';
+CREATE FUNCTION pgtrickle.numeric_state_stddev_samp(state bytea, squares bytea) RETURNS numeric
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_numeric_state_stddev_samp';
+COMMENT ON FUNCTION pgtrickle.numeric_state_stddev_samp(bytea, bytea) IS
+	'what stddev_samp() and stddev() shows for the states of a sum and of the sum of squares';
+
+CREATE FUNCTION pgtrickle.interval_state_step(state internal, value interval, weight integer) RETURNS internal
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_interval_state_step';
+COMMENT ON FUNCTION pgtrickle.interval_state_step(internal, interval, integer) IS
+	'transition function of interval_state';
+CREATE FUNCTION pgtrickle.interval_state_end(state internal) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_interval_state_end';
+COMMENT ON FUNCTION pgtrickle.interval_state_end(internal) IS
+	'final function of interval_state';
+CREATE AGGREGATE pgtrickle.interval_state(interval, integer) (
+	SFUNC = pgtrickle.interval_state_step, STYPE = internal, FINALFUNC = pgtrickle.interval_state_end, PARALLEL = SAFE);
+COMMENT ON AGGREGATE pgtrickle.interval_state(interval, integer) IS
+	'mergeable state of a weighted sum of intervals; null when no row has a value';
+CREATE FUNCTION pgtrickle.interval_state_merge(state bytea, delta bytea) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_interval_state_merge';
+COMMENT ON FUNCTION pgtrickle.interval_state_merge(bytea, bytea) IS
+	'state of two bags of intervals taken together';
+CREATE FUNCTION pgtrickle.interval_state_sum(state bytea) RETURNS interval
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_interval_state_sum';
+COMMENT ON FUNCTION pgtrickle.interval_state_sum(bytea) IS
+	'what sum() shows for a state of intervals';
+CREATE FUNCTION pgtrickle.interval_state_avg(state bytea) RETURNS interval
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_interval_state_avg';
+COMMENT ON FUNCTION pgtrickle.interval_state_avg(bytea) IS
+	'what avg() shows for a state of intervals';
+
+CREATE FUNCTION pgtrickle.bool_and_of(trues bigint, falses bigint) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_bool_and_of';
+COMMENT ON FUNCTION pgtrickle.bool_and_of(bigint, bigint) IS
+	'what bool_and() shows for so many true and false values';
+CREATE FUNCTION pgtrickle.bool_or_of(trues bigint, falses bigint) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_bool_or_of';
+COMMENT ON FUNCTION pgtrickle.bool_or_of(bigint, bigint) IS
+	'what bool_or() shows for so many true and false values';
+
+-- money is a bigint to all of these
+CREATE FUNCTION pgtrickle.weighted_sum_step(sum money, value money, weight integer) RETURNS money
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_weighted_sum_step';
+COMMENT ON FUNCTION pgtrickle.weighted_sum_step(money, money, integer) IS
+	'transition function of weighted_sum';
+CREATE AGGREGATE pgtrickle.weighted_sum(money, integer) (
+	SFUNC = pgtrickle.weighted_sum_step, STYPE = money, INITCOND = '0', PARALLEL = SAFE);
+COMMENT ON AGGREGATE pgtrickle.weighted_sum(money, integer) IS
+	'sum of value times weight over rows whose value is not null; 0 over none';
+CREATE FUNCTION pgtrickle.sum_or_null(sum money, row_count bigint) RETURNS money
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_sum_or_null_bigint';
+COMMENT ON FUNCTION pgtrickle.sum_or_null(money, bigint) IS
+	'the sum, or null when no row has a value';
+
 CREATE FUNCTION pgtrickle.sum_or_null(sum bigint, row_count bigint) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_sum_or_null_bigint';
