@@ -110,6 +110,9 @@ extern Query *rewrite_grouping_sets(Compiler *compiler, Query *query);
 /* whole_row.c: the level with rows built from columns in place of references to whole rows; NULL: no rule. */
 extern Query *rewrite_whole_rows(Compiler *compiler, Query *query);
 
+/* distinct_aggregate.c: the level without DISTINCT inside of aggregates, where that makes it follow deltas; else itself. */
+extern Query *rewrite_distinct_aggregates(Query *query);
+
 /* row_security.c: the level with subqueries that apply the policies of its tables; in place. */
 extern Query *rewrite_row_security(Query *query);
 

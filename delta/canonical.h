@@ -32,6 +32,9 @@ extern bool aggregate_sees_order(Oid function);
 extern void canonicalize_images(Query *query, Canonical *canonical);
 extern bool show_least_images(Query *query, Expr *filter);
 
+/* Can two values of the expression be equal and not identical? */
+extern bool has_open_image(Node *expr);
+
 /* canonical_window.c: the windows of one level. */
 extern void canonicalize_windows(Query *query, Canonical *canonical);
 

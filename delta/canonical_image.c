@@ -74,7 +74,7 @@ is_extract(Node *expr)
 		call->funcresulttype == NUMERICOID && strcmp(get_func_name(call->funcid), "extract") == 0;
 }
 
-static bool
+bool
 has_open_image(Node *expr)
 {
 	return !is_extract(expr) && type_has_open_images(exprType(expr), exprTypmod(expr), exprCollation(expr));

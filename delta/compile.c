@@ -80,6 +80,7 @@ compile_new_level(Compiler *compiler, Query *query)
 	if (query->setOperations != NULL)
 		return compile_union_all(compiler, query);
 
+	query = rewrite_distinct_aggregates(query);
 	query = rewrite_whole_rows(compiler, query);
 	if (query == NULL)
 		return NULL;
