@@ -200,8 +200,8 @@ applier_take_catalog(Applier *applier, const PGresult *result, Error *error)
 	}
 	applier->catalog = catalog;
 	wish_catalog(applier, catalog->stale_at);
+	/* Requests for what this answer was too early to show stay: see consider_tick(). */
 	intake_use_catalog(applier->intake, catalog, old);
-	schedule_drop_unknown(applier->schedule, catalog);
 	tick_forget_lock_lists(&applier->tick);
 	catalog_free(old);
 	return true;
