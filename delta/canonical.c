@@ -144,7 +144,7 @@ put_order_outside(Query *query)
 	}
 	inner->sortClause = NIL;
 	inner->limitCount = inner->limitOffset = NULL;
-	inner->limitOption = LIMIT_OPTION_DEFAULT;
+	inner->limitOption = LIMIT_OPTION_COUNT;
 	*query = *outer;
 }
 

@@ -409,7 +409,7 @@ group_instead_of_distinct(Query *query)
 	outer->limitOption = query->limitOption;
 	inner->distinctClause = inner->sortClause = NIL;
 	inner->limitCount = inner->limitOffset = NULL;
-	inner->limitOption = LIMIT_OPTION_DEFAULT;
+	inner->limitOption = LIMIT_OPTION_COUNT;
 	(void) show_least_images(outer, NULL);
 	*query = *outer;
 }
@@ -463,7 +463,7 @@ close_set_operation(Query *query, Canonical *canonical)
 	*inner = *query;
 	inner->sortClause = NIL;
 	inner->limitCount = inner->limitOffset = NULL;
-	inner->limitOption = LIMIT_OPTION_DEFAULT;
+	inner->limitOption = LIMIT_OPTION_COUNT;
 	foreach(lc, query->targetList)
 	{
 		sort_refs = lappend_int(sort_refs, (int) lfirst_node(TargetEntry, lc)->ressortgroupref);

@@ -39,7 +39,7 @@ split_limit(Query *query)
 	if (!query->hasDistinctOn)
 		query->sortClause = NIL;
 	query->limitCount = query->limitOffset = NULL;
-	query->limitOption = LIMIT_OPTION_DEFAULT;
+	query->limitOption = LIMIT_OPTION_COUNT;
 	return outer;
 }
 

@@ -24,7 +24,7 @@ previous_now_load(int64 pgt_id)
 	static SPIPlanPtr kept = NULL;
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(pgt_id)};
-	Datum		moment;
+	Datum		moment = (Datum) 0;
 	bool		isnull = true;
 
 	is_known = false;
