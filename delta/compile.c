@@ -199,6 +199,27 @@ check_result_columns(Query *query)
 				 errmsg("a defining query must have at least one column")));
 }
 
+/* A row without a type of its own can go through a program, but not into a table. */
+static bool
+states_can_be_stored(Compiler *compiler)
+{
+	ListCell   *lc;
+
+	foreach(lc, compiler->program->states)
+	{
+		ListCell   *column_cell;
+
+		foreach(column_cell, ((ProgramState *) lfirst(lc))->columns)
+		{
+			Oid			type = ((StateColumn *) lfirst(column_cell))->type;
+
+			if (get_typtype(type) == TYPTYPE_PSEUDO)
+				return compile_cannot(compiler, "a value of type %s cannot be kept in a state table", format_type_be(type)) != NULL;
+		}
+	}
+	return true;
+}
+
 DeltaProgram *
 program_compile(const char *query_text, MemoryContext parent)
 {
@@ -232,6 +253,8 @@ program_compile(const char *query_text, MemoryContext parent)
 		compiled = compile_level(&compiler, copyObject(query));
 	if (compiled != NULL && compiled->rowset < 0)
 		compiled = compile_cannot(&compiler, "the query reads no table whose changes are decoded");
+	if (compiled != NULL && !states_can_be_stored(&compiler))
+		compiled = NULL;
 	if (compiled != NULL)
 		finish_program(program, compiled);
 	else

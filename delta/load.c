@@ -84,13 +84,21 @@ column_oid(HeapTuple row, int column)
 	return text ? atooid(text) : InvalidOid;
 }
 
+static double
+column_double(HeapTuple row, int column)
+{
+	char	   *text = column_text(row, column);
+
+	return text ? atof(text) : 0;
+}
+
 static const char *const definition_sql =
 	"SELECT d.relid::oid, c.relowner, n.nspname, c.relname, d.defining_query, d.query_fingerprint,"
 	" d.effective_refresh_mode = 'DIFFERENTIAL', f.is_populated, d.key_index, d.key_is_row_hash,"
 	" array_to_string(d.key_attnos, ' '),"
 	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"
 	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid),"
-	" d.clock_reason"
+	" d.clock_reason, d.refresh_mode = 'AUTO', f.delta_cost_factor, f.full_cost_factor"
 	" FROM pgtrickle.pgt_definitions d"
 	" JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
 	" JOIN pg_catalog.pg_class c ON c.oid = d.relid"
@@ -180,6 +188,8 @@ read_definition(int64 pgt_id, MemoryContext context)
 	table->settings = parse_settings(column_text(row, 12));
 	table->consumer_ids = parse_ids(column_text(row, 13));
 	table->stored_clock_reason = column_text(row, 14);
+	table->is_auto = strcmp(column_text(row, 15), "t") == 0;
+	cost_model_init(&table->cost, column_double(row, 16), column_double(row, 17), context);
 	MemoryContextSwitchTo(oldcontext);
 	return table;
 }

@@ -29,18 +29,22 @@ static const char *const frontier_sql =
 	" query_now = pg_catalog.now(), data_timestamp = $5, last_refresh_at = $6, is_populated = true, needs_refill = false, refill_reason = NULL,"
 	" total_refreshes = total_refreshes + 1, total_rows_inserted = total_rows_inserted + $7,"
 	" total_rows_deleted = total_rows_deleted + $8, total_duration_ms = total_duration_ms + $9,"
-	" last_action = $10, last_status = 'COMPLETED', consecutive_errors = 0, retry_at = NULL"
+	" last_action = $10, last_status = 'COMPLETED', consecutive_errors = 0, retry_at = NULL,"
+	" delta_cost_factor = $11, full_cost_factor = $12"
 	" WHERE pgt_id = $1";
 
 static const char *const history_insert_sql =
 	"INSERT INTO pgtrickle.pgt_history (pgt_id, data_timestamp, start_time, end_time, action, status, initiated_by,"
-	" rows_inserted, rows_deleted, delta_row_count, was_full_fallback, reason, duration_ms, tick_lsn)"
-	" VALUES ($1, $2, $3, $4, $5, 'COMPLETED', 'SCHEDULER', $6, $7, $8, $9, $10, $11, $12) RETURNING refresh_id";
+	" rows_inserted, rows_deleted, delta_row_count, was_full_fallback, reason, duration_ms, tick_lsn,"
+	" decision, estimated_delta_ms, estimated_full_ms)"
+	" VALUES ($1, $2, $3, $4, $5, 'COMPLETED', 'SCHEDULER', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING refresh_id";
 
 static const char *const history_update_sql =
 	"UPDATE pgtrickle.pgt_history SET refreshes = refreshes + 1, data_timestamp = $2, end_time = $3,"
 	" rows_inserted = rows_inserted + $4, rows_deleted = rows_deleted + $5, delta_row_count = delta_row_count + $6,"
-	" duration_ms = duration_ms + $7, tick_lsn = $8, action = CASE WHEN action = 'NO_DATA' THEN $9 ELSE action END"
+	" duration_ms = duration_ms + $7, tick_lsn = $8, action = CASE WHEN action = 'NO_DATA' THEN $9 ELSE action END,"
+	" decision = COALESCE($10, decision), estimated_delta_ms = COALESCE(estimated_delta_ms + $11, $11, estimated_delta_ms),"
+	" estimated_full_ms = COALESCE(estimated_full_ms + $12, $12, estimated_full_ms)"
 	" WHERE refresh_id = $1";
 
 static const char *const progress_sql =
@@ -102,13 +106,36 @@ record_begin(const TickFrontier *frontier, TimestampTz snapshot_taken_at)
 	tick_xid = psprintf(UINT64_FORMAT, U64FromFullTransactionId(GetTopFullTransactionId()));
 }
 
+/* A number that is known, or NULL. */
+static void
+set_known(Datum *values, char *nulls, int index, double number, bool is_known)
+{
+	values[index] = Float8GetDatum(number);
+	nulls[index] = is_known ? ' ' : 'n';
+}
+
+/* The three columns of the history that say how the choice was made. */
+static void
+set_decision(Datum *values, char *nulls, int index, const CostDecision *decision)
+{
+	const char *name = cost_choice_name(decision->choice);
+
+	values[index] = name ? CStringGetTextDatum(name) : (Datum) 0;
+	nulls[index] = name ? ' ' : 'n';
+	set_known(values, nulls, index + 1, decision->delta_ms, decision->delta_ms >= 0);
+	set_known(values, nulls, index + 2, decision->full_ms, decision->full_ms >= 0);
+}
+
 static void
 write_frontier(const RefreshRecord *record, double duration_ms)
 {
 	static SPIPlanPtr kept = NULL;
-	Oid			types[] = {INT8OID, TEXTOID, PG_LSNOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, FLOAT8OID, TEXTOID};
-	Datum		values[10];
+	Oid			types[] = {INT8OID, TEXTOID, PG_LSNOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, FLOAT8OID, TEXTOID, FLOAT8OID, FLOAT8OID};
+	Datum		values[12];
+	char		nulls[12];
+	const CostModel *cost = &record->table->cost;
 
+	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int64GetDatum(record->table->pgt_id);
 	values[1] = CStringGetTextDatum(tick_snapshot);
 	values[2] = LSNGetDatum(tick_frontier->stream_lsn);
@@ -119,7 +146,9 @@ write_frontier(const RefreshRecord *record, double duration_ms)
 	values[7] = Int64GetDatum(record->outcome->counts.rows_deleted);
 	values[8] = Float8GetDatum(duration_ms);
 	values[9] = CStringGetTextDatum(record->outcome->action);
-	execute_kept(&kept, frontier_sql, lengthof(types), types, values, NULL);
+	set_known(values, nulls, 10, cost->delta_factor, cost->delta_factor > 0);
+	set_known(values, nulls, 11, cost->full_factor, cost->full_factor > 0);
+	execute_kept(&kept, frontier_sql, lengthof(types), types, values, nulls);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -130,9 +159,11 @@ static bool
 extend_history_row(const RefreshRecord *record, double duration_ms)
 {
 	static SPIPlanPtr kept = NULL;
-	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, PG_LSNOID, TEXTOID};
-	Datum		values[9];
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, PG_LSNOID, TEXTOID, TEXTOID, FLOAT8OID, FLOAT8OID};
+	Datum		values[12];
+	char		nulls[12];
 
+	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int64GetDatum(record->table->history_id);
 	values[1] = TimestampTzGetDatum(tick_taken_at);
 	values[2] = TimestampTzGetDatum(record->ended_at);
@@ -142,7 +173,8 @@ extend_history_row(const RefreshRecord *record, double duration_ms)
 	values[6] = Float8GetDatum(duration_ms);
 	values[7] = LSNGetDatum(tick_frontier->stream_lsn);
 	values[8] = CStringGetTextDatum(record->outcome->action);
-	execute_kept(&kept, history_update_sql, lengthof(types), types, values, NULL);
+	set_decision(values, nulls, 9, record->decision);
+	execute_kept(&kept, history_update_sql, lengthof(types), types, values, nulls);
 	return SPI_processed == 1;
 }
 
@@ -163,9 +195,9 @@ static void
 insert_history_row(const RefreshRecord *record, double duration_ms)
 {
 	static SPIPlanPtr kept = NULL;
-	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID, INT8OID, INT8OID, BOOLOID, TEXTOID, FLOAT8OID, PG_LSNOID};
-	Datum		values[12];
-	char		nulls[12];
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID, INT8OID, INT8OID, BOOLOID, TEXTOID, FLOAT8OID, PG_LSNOID, TEXTOID, FLOAT8OID, FLOAT8OID};
+	Datum		values[15];
+	char		nulls[15];
 	bool		isnull;
 
 	memset(nulls, ' ', sizeof(nulls));
@@ -184,6 +216,7 @@ insert_history_row(const RefreshRecord *record, double duration_ms)
 		values[9] = CStringGetTextDatum(record->reason);
 	values[10] = Float8GetDatum(duration_ms);
 	values[11] = LSNGetDatum(tick_frontier->stream_lsn);
+	set_decision(values, nulls, 12, record->decision);
 	execute_kept(&kept, history_insert_sql, lengthof(types), types, values, nulls);
 	record->table->history_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	record->table->history_started_at = record->started_at;

@@ -23,6 +23,7 @@ typedef struct RefreshRecord
 	LoadedTable *table;
 	RefreshOutcome *outcome;
 	const char *reason;			/* of a full refresh; NULL: by delta */
+	const CostDecision *decision;
 	TimestampTz started_at;
 	TimestampTz ended_at;
 } RefreshRecord;

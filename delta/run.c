@@ -77,19 +77,6 @@ rowset_from_sql(const char *sql, const char *name)
 	return rowset;
 }
 
-static uint64
-magnitude(int64 row_count)
-{
-	uint64		digits = 0;
-
-	while (row_count > 0)
-	{
-		row_count /= 10;
-		digits++;
-	}
-	return Min(digits, 15);
-}
-
 static char *
 print_step(LoadedTable *table, ProgramStep *step, uint64 variant)
 {
@@ -101,9 +88,8 @@ print_step(LoadedTable *table, ProgramStep *step, uint64 variant)
 	return psprintf("%s%s", program_state_binding(step->states_read, table->pgt_id), body);
 }
 
-/* The rowsets that the step reads are registered, so that the parser finds them. */
-static SPIPlanPtr
-prepared_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
+SPIPlanPtr
+table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
 {
 	PlanKey		key = {step_no, 0, variant, magnitudes};
 	bool		found;
@@ -158,7 +144,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 		if (rowset_is_empty(input))
 			continue;
 		nonempty |= UINT64CONST(1) << i;
-		magnitudes = (magnitudes << 4 | magnitudes >> 60) ^ magnitude(input->row_count);
+		magnitudes = cost_magnitudes_add(magnitudes, (double) input->row_count);
 		has_deletes |= input->has_deletes;
 	}
 	if (nonempty == 0)
@@ -166,7 +152,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	/* with several changed inputs some terms are subtracted; and rows leave as time passes */
 	has_deletes |= step->subtracts || step->follows_time || (nonempty & (nonempty - 1)) != 0;
 	keep_result(run, step->output,
-				execute_into_rowset(prepared_step(run->table, step_no, nonempty, magnitudes), name, NULL,
+				execute_into_rowset(table_prepare_step(run->table, step_no, nonempty, magnitudes), name, NULL,
 									has_deletes));
 }
 
@@ -197,8 +183,8 @@ state_locator(LoadedTable *table, ProgramState *state)
 	return locator;
 }
 
-static Relation
-open_state(LoadedTable *table, ProgramState *state)
+Relation
+table_open_state(LoadedTable *table, ProgramState *state)
 {
 	return table_open(list_nth_oid(table->state_relids, state_index(table, state)),
 					  RowExclusiveLock);
@@ -269,9 +255,8 @@ new_state_rowset(Run *run, int number, TupleDesc columns)
 	return rowset_create(rowset->name, rowset_tupdesc_for(columns));
 }
 
-/* The row type of a group delta's keys, for the rowset of groups to recompute. */
-static TupleDesc
-key_tupdesc(TupleDesc state_columns, int nkeys)
+TupleDesc
+table_key_tupdesc(TupleDesc state_columns, int nkeys)
 {
 	TupleDesc	keys = CreateTemplateTupleDesc(nkeys);
 
@@ -291,12 +276,12 @@ run_merge_step(Run *run, ProgramStep *step)
 
 	if (rowset_is_empty(delta))
 		return;
-	relation = open_state(run->table, step->state);
+	relation = table_open_state(run->table, step->state);
 	target = merge_target(run->table, step->state, relation, delta);
 	out = new_state_rowset(run, step->output, RelationGetDescr(relation));
 	if (step->recompute_output >= 0)
 		recompute = new_state_rowset(run, step->recompute_output,
-									 key_tupdesc(RelationGetDescr(relation), step->state->nkeys));
+									 table_key_tupdesc(RelationGetDescr(relation), step->state->nkeys));
 	merge_group_delta(&target, delta, out, recompute);
 	table_close(relation, NoLock);
 	advance_active_snapshot();
@@ -343,7 +328,7 @@ static void subtract_table(Rowset *rowset, Relation relation);
 static void
 replace_all_rows(Run *run, ProgramStep *step, Rowset *rows)
 {
-	Relation	relation = open_state(run->table, step->state);
+	Relation	relation = table_open_state(run->table, step->state);
 	RowLocator	locator = state_locator(run->table, step->state);
 	ProgramRowset *output = list_nth(run->table->program->rowsets, step->output);
 	Rowset	   *difference;
@@ -374,7 +359,7 @@ run_replace_step(Run *run, ProgramStep *step, int step_no)
 	patterns = palloc(sizeof(uint64) * NULL_PATTERNS_MAX);
 	npatterns = null_patterns(keys, step->state->nkeys, patterns, NULL_PATTERNS_MAX);
 	for (int i = 0; i < npatterns; i++)
-		rows = execute_into_rowset(prepared_step(table, step_no, patterns[i], magnitude(keys->row_count)),
+		rows = execute_into_rowset(table_prepare_step(table, step_no, patterns[i], cost_magnitude((double) keys->row_count)),
 								   "__pgt_recomputed", rows, false);
 	if (step->state->is_bag && step->state->nkeys == 0)
 	{
@@ -382,7 +367,7 @@ run_replace_step(Run *run, ProgramStep *step, int step_no)
 		rowset_free(rows);
 		return;
 	}
-	relation = open_state(table, step->state);
+	relation = table_open_state(table, step->state);
 	locator = state_locator(table, step->state);
 	out = new_state_rowset(run, step->output, RelationGetDescr(relation));
 	(void) replace_by_key(relation, &locator, keys, rows, true, out, table->qualified_name);
@@ -509,24 +494,32 @@ weighted_select(LoadedTable *table, const char *sql, List *states)
 					program_state_binding(states, table->pgt_id), sql);
 }
 
+char *
+table_state_fill_sql(LoadedTable *table, ProgramState *state)
+{
+	return weighted_select(table, state->fill_sql, state->reads);
+}
+
+char *
+table_fill_sql(LoadedTable *table)
+{
+	const char *sql = table->program->full_reason == NULL ? table->program->new_sql : table->program->run_query;
+
+	return weighted_select(table, sql, table->program->new_sql_states);
+}
+
 static void
 refill_state(LoadedTable *table, ProgramState *state)
 {
-	Relation	relation = open_state(table, state);
+	Relation	relation = table_open_state(table, state);
 	RowLocator	locator = state_locator(table, state);
-	Rowset	   *difference = rowset_from_sql(weighted_select(table, state->fill_sql, state->reads), "__pgt_refill");
+	Rowset	   *difference = rowset_from_sql(table_state_fill_sql(table, state), "__pgt_refill");
 
 	subtract_table(difference, relation);
 	(void) apply_delta(relation, &locator, difference, true, NULL);
 	table_close(relation, NoLock);
 	rowset_free(difference);
 	advance_active_snapshot();
-}
-
-static const char *
-table_new_sql(LoadedTable *table)
-{
-	return table->program->full_reason == NULL ? table->program->new_sql : table->program->run_query;
 }
 
 RefreshOutcome
@@ -541,8 +534,7 @@ table_refresh_full(LoadedTable *table, bool hidden)
 	owner_scope_enter(&scope, table);
 	foreach(lc, table->program->states)
 		refill_state(table, lfirst(lc));
-	difference = rowset_from_sql(weighted_select(table, table_new_sql(table), table->program->new_sql_states),
-								 "__pgt_refill");
+	difference = rowset_from_sql(table_fill_sql(table), "__pgt_refill");
 	relation = table_open(table->relid, RowExclusiveLock);
 	subtract_table(difference, relation);
 	table_close(relation, NoLock);
@@ -564,7 +556,7 @@ table_first_fill(LoadedTable *table)
 	owner_scope_enter(&scope, table);
 	foreach(lc, table->program->states)
 		refill_state(table, lfirst(lc));
-	rows = rowset_from_sql(weighted_select(table, table_new_sql(table), table->program->new_sql_states), "__pgt_fill");
+	rows = rowset_from_sql(table_fill_sql(table), "__pgt_fill");
 	rows->has_deletes = false;
 	relation = table_open(table->relid, RowExclusiveLock);
 	count = apply_fill(relation, rows, true);

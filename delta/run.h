@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "apply.h"
+#include "cost.h"
 #include "program.h"
 #include "executor/spi.h"
 #include "rowset.h"
@@ -20,7 +21,7 @@ typedef struct PlanKey
 	int			step;			/* index in program->steps */
 	int			padding;
 	uint64		variant;		/* non-empty inputs, or pattern of NULLs */
-	uint64		magnitudes;		/* 4 bits an input: digits of its row count */
+	uint64		magnitudes;		/* of the inputs' row counts: cost_magnitude() */
 } PlanKey;
 
 typedef struct PlanEntry
@@ -42,6 +43,7 @@ typedef struct LoadedTable
 	char	   *stored_fingerprint; /* of the program that made the state tables */
 	char	   *stored_clock_reason;	/* of the program, as the catalog has it */
 	bool		wants_delta;	/* effective mode is DIFFERENTIAL */
+	bool		is_auto;		/* the mode that was asked for leaves the choice to us */
 	bool		is_populated;
 	List	   *settings;		/* of String pairs: names and values pinned at creation */
 	List	   *consumer_ids;	/* of int64 *: stream tables that read this one */
@@ -50,6 +52,7 @@ typedef struct LoadedTable
 	List	   *state_relids;	/* oid list beside program->states */
 	List	   *state_indexes;
 	HTAB	   *plans;			/* of PlanEntry */
+	CostModel	cost;
 	MemoryContext context;		/* holds all of the above */
 	bool		valid;
 	/* refresh history: the row that continuous refreshes of one second are summed up in */
@@ -94,6 +97,18 @@ extern int64 table_first_fill(LoadedTable *table);
 
 /* Rows of the expanded query (+) less rows of the stream table (-): empty when they are equal. */
 extern Rowset *table_compare(LoadedTable *table, int64 *row_count);
+
+/* A step's statement, kept for its variant and the orders of magnitude of its inputs, which are registered so that the parser finds them. */
+extern SPIPlanPtr table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes);
+
+/* The statements of a full refresh: a state's rows, and the table's; with weights. */
+extern char *table_state_fill_sql(LoadedTable *table, ProgramState *state);
+extern char *table_fill_sql(LoadedTable *table);
+
+extern Relation table_open_state(LoadedTable *table, ProgramState *state);
+
+/* The row type of a group delta's keys, for the rowset of groups to recompute. */
+extern TupleDesc table_key_tupdesc(TupleDesc state_columns, int nkeys);
 
 /* Makes what was written visible to the next statement. */
 extern void advance_active_snapshot(void);

@@ -25,6 +25,7 @@ int	  pgtrickle_replica_identity = REPLICA_IDENTITY_AUTO;
 int	  pgtrickle_replica_identity_lock_timeout_ms = 5 * 1000;
 int	  pgtrickle_history_retention_s = 7 * 24 * 60 * 60;
 bool  pgtrickle_paranoid_verify = false;
+bool  pgtrickle_cost_based = true;
 
 static const struct config_enum_entry replica_identity_policies[] = {
 	{"auto", REPLICA_IDENTITY_AUTO, false},
@@ -77,6 +78,11 @@ _PG_init(void)
 		"pgtrickle.paranoid_verify",
 		"Compares every refreshed stream table with its defining query, and fails the refresh on a difference.",
 		NULL, &pgtrickle_paranoid_verify, false, PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomBoolVariable(
+		"pgtrickle.cost_based",
+		"In refresh mode AUTO, refreshes in full whenever that is expected to cost less than the delta.",
+		NULL, &pgtrickle_cost_based, true, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("pgtrickle");
 }

@@ -24,5 +24,6 @@ extern PGDLLIMPORT int	 pgtrickle_replica_identity; /* a ReplicaIdentityPolicy *
 extern PGDLLIMPORT int	 pgtrickle_replica_identity_lock_timeout_ms; /* 0: wait for ever */
 extern PGDLLIMPORT int	 pgtrickle_history_retention_s; /* -1: keep all */
 extern PGDLLIMPORT bool	 pgtrickle_paranoid_verify;
+extern PGDLLIMPORT bool	 pgtrickle_cost_based;
 
 #endif /* PGTRICKLE_SETTINGS_H */

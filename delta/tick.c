@@ -384,6 +384,21 @@ check_paranoid(TickEntry *entry)
 	rowset_free(difference);
 }
 
+/* By delta, unless the whole query is cheaper and the choice is ours; false: in full, for the reason noted. */
+static bool
+refresh_by_delta(TickEntry *entry, Rowset **rowsets, bool hidden, CostDecision *decision)
+{
+	if (pgtrickle_cost_based && entry->table->is_auto)
+		cost_decide(entry->table, rowsets, decision);
+	if (decision->choice != COST_FULL)
+	{
+		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden);
+		return true;
+	}
+	entry->full_reason = cost_reason(decision);
+	return false;
+}
+
 static void
 execute_entry(TickEntry *entry)
 {
@@ -391,6 +406,7 @@ execute_entry(TickEntry *entry)
 	bool		hidden = all_consumers_take_part(entry);
 	Rowset	  **rowsets = NULL;
 	RefreshRecord record = {0};
+	CostDecision decision = {COST_NOT_WEIGHED, -1, -1, -1, -1};
 
 	failed_id = entry->pgt_id;
 	if (entry->full_reason == NULL)
@@ -400,9 +416,7 @@ execute_entry(TickEntry *entry)
 		entry->full_reason = "the moment of the last refresh is not known";
 		rowsets = NULL;
 	}
-	if (rowsets != NULL)
-		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden);
-	else
+	if (rowsets == NULL || !refresh_by_delta(entry, rowsets, hidden, &decision))
 		entry->outcome = table_refresh_full(entry->table, hidden);
 	previous_now_forget();
 	entry->table->is_populated = true;
@@ -416,9 +430,11 @@ execute_entry(TickEntry *entry)
 
 	record.table = entry->table;
 	record.outcome = &entry->outcome;
-	record.reason = rowsets == NULL ? entry->full_reason : NULL;
+	record.reason = entry->full_reason;
+	record.decision = &decision;
 	record.started_at = started_at;
 	record.ended_at = GetCurrentTimestamp();
+	cost_learn(entry->table, &decision, (record.ended_at - started_at) / 1000.0);
 	record_refresh(&record);
 	failed_id = 0;
 }

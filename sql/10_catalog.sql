@@ -69,7 +69,10 @@ CREATE TABLE pgtrickle.pgt_frontiers (
 	last_error_sqlstate text,
 	last_error_message text,
 	last_error_at timestamptz,
-	retry_at timestamptz
+	retry_at timestamptz,
+	-- what refreshes took, divided by what was estimated: the mean of the last ones, NULL: none was weighed (delta/cost.c)
+	delta_cost_factor double precision,
+	full_cost_factor double precision
 ) WITH (fillfactor = 40, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
 
 -- What a stream table reads, views expanded.  Sources are bound by name each time the query is compiled;
@@ -116,7 +119,11 @@ CREATE TABLE pgtrickle.pgt_history (
 	duration_ms double precision,
 	error_sqlstate text,
 	error_message text,
-	tick_lsn pg_lsn
+	tick_lsn pg_lsn,
+	-- in refresh mode AUTO: which way was chosen by cost, and what was expected of both
+	decision text CHECK (decision IN ('DELTA', 'FULL')),
+	estimated_delta_ms double precision,
+	estimated_full_ms double precision
 );
 CREATE INDEX pgt_history_pgt_id ON pgtrickle.pgt_history (pgt_id, refresh_id);
 CREATE INDEX pgt_history_start_time ON pgtrickle.pgt_history USING brin (start_time);

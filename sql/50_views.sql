@@ -150,11 +150,18 @@ CREATE VIEW pgtrickle.pgt_refresh_history WITH (security_barrier) AS
 		CASE WHEN pg_catalog.pg_has_role(s.pgt_owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
 			THEN h.error_message END AS error_message,
 		h.error_sqlstate,
-		h.tick_lsn AS tick_watermark_lsn
+		h.tick_lsn AS tick_watermark_lsn,
+		h.decision, h.estimated_delta_ms, h.estimated_full_ms
 	FROM pgtrickle.pgt_history h
 	JOIN pgtrickle.pgt_stream_tables s USING (pgt_id);
 COMMENT ON VIEW pgtrickle.pgt_refresh_history IS
 	'refreshes of stream tables, newest ones with the highest refresh_id; refreshes by delta within a second share a row';
+COMMENT ON COLUMN pgtrickle.pgt_refresh_history.decision IS
+	'refresh mode AUTO: DELTA or FULL, what was expected to cost less; null: too small to be weighed, or nothing to choose';
+COMMENT ON COLUMN pgtrickle.pgt_refresh_history.estimated_delta_ms IS
+	'what the planner expected of the delta, corrected by what earlier ones took; the sum if the row is about several refreshes';
+COMMENT ON COLUMN pgtrickle.pgt_refresh_history.estimated_full_ms IS
+	'what the planner expected of a full refresh, corrected likewise; null: not weighed';
 GRANT SELECT ON pgtrickle.pgt_refresh_history TO PUBLIC;
 
 /* ---- monitoring ---- */

@@ -33,7 +33,12 @@ AS $$
 		('schedule', concat_ws(' ', s.schedule, CASE WHEN s.schedule = 'calculated'
 			THEN format('(%s)', concat_ws(' ', k.schedule_kind, nullif(k.schedule_ms, 0) || 'ms')) END)),
 		('frontier', s.frontier->>'snapshot'),
-		('data_timestamp', s.data_timestamp::text)
+		('data_timestamp', s.data_timestamp::text),
+		('last_decision', (SELECT format('%s: %s ms expected by delta, %s ms in full; took %s ms', h.decision,
+				round(h.estimated_delta_ms::numeric, 1), round(h.estimated_full_ms::numeric, 1), round(h.duration_ms::numeric, 1))
+			FROM pgtrickle.pgt_refresh_history h
+			WHERE h.pgt_id = s.pgt_id AND h.decision IS NOT NULL
+			ORDER BY h.refresh_id DESC LIMIT 1))
 	) p (property, value)
 	WHERE s.pgt_id = state_by_id.pgt_id AND p.value IS NOT NULL
 $$;

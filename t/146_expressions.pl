@@ -75,6 +75,10 @@ my @stories = (
 	row_of_subquery => q{SELECT to_jsonb(q) AS j FROM (SELECT o.label AS "The Label", t.id * 2 AS twice FROM t JOIN o USING (k)) q},
 	row_of_join => 'SELECT to_jsonb(j) AS j FROM (t JOIN o USING (k)) AS j (one, two)',
 	row_distinct_from => 'SELECT t.id FROM t JOIN o ON o.k = t.k WHERE o IS DISTINCT FROM NULL AND o IS DISTINCT FROM ROW(2, NULL, 7)::o',
+	row_may_be_missing => 'SELECT t.id, to_jsonb(o) AS j, o IS NULL AS none, o IS NOT NULL AS some, o IS DISTINCT FROM NULL AS is_there FROM t LEFT JOIN o USING (k)',
+	both_may_be_missing => 'SELECT to_jsonb(a) AS a, b AS b FROM (SELECT k, s FROM t) a FULL JOIN o b ON b.k = a.k',
+	subquery_may_be_missing => 'SELECT t.id, row_to_json(q) AS q FROM t LEFT JOIN (SELECT k, label AS "The Label" FROM o WHERE label IS NOT NULL) q USING (k)',
+	missing_rows_counted => 'SELECT t.k, count(o) AS o_rows, count(*) AS rows FROM t LEFT JOIN o ON o.k = t.k AND o.later = 7 GROUP BY t.k',
 	row_field => 'SELECT (o).label, (t).p, (t.p).x, (as_pair(t.k)).y FROM t JOIN o USING (k)',
 	rows_compared => 'SELECT a.k, b.label FROM o a JOIN o b ON a = b',
 	# FROM
@@ -152,6 +156,11 @@ run_rounds($node,
 	fixed => [
 		'one side empties' => 'DELETE FROM o',
 		'and is filled again while the other changes' => q{INSERT INTO o VALUES (1, 'a'), (2, 'b'), (3, NULL); UPDATE t SET k = k % 3 + 1}]);
+
+like(
+	$node->sql(q{SELECT string_agg(r::text, E'\n') FROM pgtrickle.validate_query('SELECT count(*) FROM (SELECT k, label FROM o) q GROUP BY q') r}),
+	qr/a value of type record cannot be kept in a state table/,
+	'a row without a type as a key says why it has no rule');
 
 $node->stop_applier;
 done_testing();

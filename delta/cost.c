@@ -1,0 +1,421 @@
+/*
+ * delta/cost.c
+ *     Delta or full: what a refresh of a stream table in mode AUTO would cost either way, and which way to go.
+ *
+ * The planner is asked.  A delta's cost is the sum over the steps whose inputs are not empty of what the planner says at their true
+ * sizes, where a later step's input is as large as the planner expects the step before to make it, and constants per row for what is
+ * not SQL: merging into states and applying.  The full query's cost is that of the statements that fill the states and the table, and
+ * of comparing the result with what is there.  No statement is run, and none is planned twice: plans are those that the refresh itself
+ * keeps, per set of non-empty inputs and order of magnitude; sums are kept by the orders of magnitude of the sources' deltas.  So
+ * a tick like those before it decides by one look into a hash table.
+ *
+ * The planner errs, and not in the same way about deltas and about the whole query.  So each of the two sums is multiplied by a
+ * factor of its own, a mean of observed / estimated over the refreshes that went this way (in logarithms, so that one outlier does not
+ * count for all).  A factor that was never observed is 1: with no history at all, the planner's word stands; with
+ * deltas far slower than estimated, the full query gets its try, after which its factor is known, too.  While the full query is chosen the
+ * delta's factor fades, so that one bad day (cold cache, a lock) is not for ever.
+ *
+ * Hysteresis: to leave the way that was chosen last, the other one must be cheaper by a margin.  A delta below COST_WEIGHED_MIN is
+ * not weighed: whatever the whole query costs, there is nothing to gain that anybody would notice.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/table.h"
+#include "common/hashfn.h"
+#include "cost.h"
+#include "executor/spi.h"
+#include "nodes/plannodes.h"
+#include "run.h"
+#include "run_owner.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+
+/* The planner's unit is about the reading of a page in order: 5 ms for a thousand of them, on the machines that were measured. */
+#define MS_PER_COST_UNIT 0.005
+
+#define COST_WEIGHED_MIN 2000.0 /* a delta of some 10 ms */
+#define COST_MARGIN 1.2			/* to change one's mind */
+
+/* What is not SQL, in the planner's units, measured: some microseconds a row. */
+#define COST_PER_STEP 5.0		/* starting the executor */
+#define COST_PER_MERGED_ROW 1.0 /* a probe, an update of a state row */
+#define COST_PER_APPLIED_ROW 1.0
+#define COST_PER_COMPARED_ROW 0.2	/* hashed, against the row that is there */
+#define RECOMPUTED_GROUPS 0.1	/* of the touched ones: their extremum went */
+
+#define LEARNING_RATE 0.3		/* weight of the newest observation */
+#define FADING_RATE 0.1
+#define FACTOR_MAX 100.0		/* of one observation; and its inverse */
+
+typedef struct DeltaEstimate
+{
+	uint64		key;
+	double		cost;
+} DeltaEstimate;
+
+/* A rowset while costs are summed up: made, or expected. */
+typedef struct ExpectedRowset
+{
+	double		rows;			/* 0: empty */
+	bool		is_registered;	/* under its name, by us, without rows */
+	EphemeralNamedRelationData enr;
+} ExpectedRowset;
+
+typedef struct Estimate
+{
+	LoadedTable *table;
+	ExpectedRowset *rowsets;	/* by rowset number */
+	MemoryContext context;		/* SPI leaves other ones current */
+	double		cost;
+} Estimate;
+
+void
+cost_model_init(CostModel *model, double delta_factor, double full_factor, MemoryContext context)
+{
+	HASHCTL		control = {0};
+
+	memset(model, 0, sizeof(CostModel));
+	model->delta_factor = delta_factor;
+	model->full_factor = full_factor;
+	model->full_cost = -1;
+	control.keysize = sizeof(uint64);
+	control.entrysize = sizeof(DeltaEstimate);
+	control.hcxt = context;
+	model->estimates = hash_create("costs of deltas", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* ---- orders of magnitude ---- */
+
+/* Powers of ten up to a thousand rows, powers of two above, where the choice may hang on it. */
+uint64
+cost_magnitude(double row_count)
+{
+	if (row_count < 1)
+		return 0;
+	if (row_count < 1000)
+		return 1 + (row_count >= 10) + (row_count >= 100);
+	return Min(4 + (uint64) log2(row_count / 1000), 63);
+}
+
+uint64
+cost_magnitudes_add(uint64 magnitudes, double row_count)
+{
+	return (magnitudes << 6 | magnitudes >> 58) ^ cost_magnitude(row_count);
+}
+
+/* ---- what the planner says ---- */
+
+static void
+plan_cost(SPIPlanPtr plan, double *cost, double *rows)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	PlannedStmt *statement;
+
+	if (cached == NULL)
+		elog(ERROR, "a step of a delta program has no single plan");
+	statement = linitial_node(PlannedStmt, cached->stmt_list);
+	*cost = statement->planTree->total_cost;
+	*rows = statement->planTree->plan_rows;
+	ReleaseCachedPlan(cached, CurrentResourceOwner);
+}
+
+/* Lets the parser find a rowset that nobody has made. */
+static void
+expect_rowset(Estimate *estimate, int number, TupleDesc tupdesc, double rows)
+{
+	ProgramRowset *described = list_nth(estimate->table->program->rowsets, number);
+	ExpectedRowset *expected = &estimate->rowsets[number];
+	MemoryContext oldcontext = MemoryContextSwitchTo(estimate->context);
+
+	expected->rows = rows;
+	expected->enr.md.name = described->name;
+	expected->enr.md.reliddesc = InvalidOid;
+	expected->enr.md.tupdesc = CreateTupleDescCopy(tupdesc);
+	expected->enr.md.enrtype = ENR_NAMED_TUPLESTORE;
+	expected->enr.md.enrtuples = ceil(rows);
+	expected->is_registered = SPI_register_relation(&expected->enr) == SPI_OK_REL_REGISTER;
+	if (!expected->is_registered)
+		elog(ERROR, "could not register rowset \"%s\"", described->name);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static TupleDesc
+state_rowset_tupdesc(LoadedTable *table, ProgramState *state)
+{
+	Relation	relation = table_open_state(table, state);
+	TupleDesc	tupdesc = rowset_tupdesc_for(RelationGetDescr(relation));
+
+	table_close(relation, NoLock);
+	return tupdesc;
+}
+
+/* ---- steps ---- */
+
+static void
+add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
+{
+	uint64		nonempty = step->follows_time ? STEP_TIME_PASSED : 0;
+	uint64		magnitudes = 0;
+	SPIPlanPtr	plan;
+	double		cost;
+	double		rows;
+
+	for (int i = 0; i < step->ninputs; i++)
+	{
+		double		input_rows = estimate->rowsets[step->inputs[i]].rows;
+
+		if (input_rows == 0)
+			continue;
+		nonempty |= UINT64CONST(1) << i;
+		magnitudes = cost_magnitudes_add(magnitudes, input_rows);
+	}
+	if (nonempty == 0)
+		return;
+	plan = table_prepare_step(estimate->table, step_no, nonempty, magnitudes);
+	plan_cost(plan, &cost, &rows);
+	estimate->cost += COST_PER_STEP + cost;
+	expect_rowset(estimate, step->output,
+				  ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->resultDesc, rows);
+}
+
+static void
+add_merge_step(Estimate *estimate, ProgramStep *step)
+{
+	double		rows = estimate->rowsets[step->inputs[0]].rows;
+	TupleDesc	tupdesc;
+
+	if (rows == 0)
+		return;
+	estimate->cost += COST_PER_STEP + rows * COST_PER_MERGED_ROW;
+	tupdesc = state_rowset_tupdesc(estimate->table, step->state);
+	expect_rowset(estimate, step->output, tupdesc, 2 * rows);	/* old and new */
+	if (step->recompute_output >= 0)
+		expect_rowset(estimate, step->recompute_output, rowset_tupdesc_for(table_key_tupdesc(tupdesc, step->state->nkeys)),
+					  Max(1, rows * RECOMPUTED_GROUPS));
+}
+
+static void
+add_replace_step(Estimate *estimate, ProgramStep *step, int step_no)
+{
+	double		keys = estimate->rowsets[step->inputs[0]].rows;
+	double		cost;
+	double		rows;
+
+	if (keys == 0)
+		return;
+	/* as if no key were NULL: the patterns of NULLs are known only to the run */
+	plan_cost(table_prepare_step(estimate->table, step_no, 0, cost_magnitude(keys)), &cost, &rows);
+	estimate->cost += COST_PER_STEP + cost + 2 * rows * COST_PER_MERGED_ROW;
+	expect_rowset(estimate, step->output, state_rowset_tupdesc(estimate->table, step->state), 2 * rows);
+}
+
+/* The cost of all steps, given the deltas of the sources, which are registered. */
+static double
+cost_of_steps(LoadedTable *table, Rowset **rowsets)
+{
+	DeltaProgram *program = table->program;
+	int			nrowsets = list_length(program->rowsets);
+	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0};
+	ListCell   *lc;
+
+	estimate.rowsets = palloc0(sizeof(ExpectedRowset) * nrowsets);
+	for (int i = 0; i < nrowsets; i++)
+		estimate.rowsets[i].rows = rowsets[i] == NULL ? 0 : (double) rowsets[i]->row_count;
+	foreach(lc, program->steps)
+	{
+		ProgramStep *step = lfirst(lc);
+
+		switch (step->kind)
+		{
+			case STEP_QUERY:
+				add_query_step(&estimate, step, foreach_current_index(lc));
+				break;
+			case STEP_MERGE:
+				add_merge_step(&estimate, step);
+				break;
+			case STEP_REPLACE:
+				add_replace_step(&estimate, step, foreach_current_index(lc));
+				break;
+		}
+	}
+	estimate.cost += estimate.rowsets[program->result].rows * COST_PER_APPLIED_ROW;
+	for (int i = 0; i < nrowsets; i++)
+	{
+		if (estimate.rowsets[i].is_registered)
+			(void) SPI_unregister_relation(estimate.rowsets[i].enr.md.name);
+	}
+	MemoryContextSwitchTo(estimate.context);
+	return estimate.cost;
+}
+
+/* ---- the two sums ---- */
+
+static uint64
+estimate_key(Rowset **rowsets, int nrowsets)
+{
+	uint64		key = 0;
+
+	for (int i = 0; i < nrowsets; i++)
+	{
+		if (rowsets[i] != NULL && rowsets[i]->row_count > 0)
+			key = hash_combine64(key, hash_combine64((uint64) i, cost_magnitude((double) rowsets[i]->row_count)));
+	}
+	return key;
+}
+
+static double
+delta_cost(LoadedTable *table, Rowset **rowsets)
+{
+	int			nrowsets = list_length(table->program->rowsets);
+	uint64		key = estimate_key(rowsets, nrowsets);
+	DeltaEstimate *entry = hash_search(table->cost.estimates, &key, HASH_FIND, NULL);
+	OwnerScope	scope;
+	double		cost;
+
+	if (entry != NULL)
+		return entry->cost;
+	owner_scope_enter(&scope, table);
+	for (int i = 0; i < nrowsets; i++)
+	{
+		if (rowsets[i] != NULL && rowsets[i]->row_count > 0)
+			rowset_register(rowsets[i]);
+	}
+	cost = cost_of_steps(table, rowsets);
+	for (int i = 0; i < nrowsets; i++)
+	{
+		if (rowsets[i] != NULL && rowsets[i]->row_count > 0)
+			rowset_unregister(rowsets[i]);
+	}
+	owner_scope_leave(&scope);
+	entry = hash_search(table->cost.estimates, &key, HASH_ENTER, NULL);
+	entry->cost = cost;
+	return cost;
+}
+
+static double
+fill_cost(const char *sql)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+	double		cost;
+	double		rows;
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);			/* only of saved ones does a resource owner know */
+	plan_cost(plan, &cost, &rows);
+	SPI_freeplan(plan);
+	/* what is there is supposed to be as large */
+	return COST_PER_STEP + cost + 2 * rows * COST_PER_COMPARED_ROW;
+}
+
+static double
+full_cost(LoadedTable *table)
+{
+	OwnerScope	scope;
+	double		cost;
+	ListCell   *lc;
+
+	if (table->cost.full_cost >= 0)
+		return table->cost.full_cost;
+	owner_scope_enter(&scope, table);
+	cost = fill_cost(table_fill_sql(table));
+	foreach(lc, table->program->states)
+		cost += fill_cost(table_state_fill_sql(table, lfirst(lc)));
+	owner_scope_leave(&scope);
+	table->cost.full_cost = cost;
+	return cost;
+}
+
+/* ---- choosing ---- */
+
+static double
+corrected_ms(double cost, double factor)
+{
+	return cost * MS_PER_COST_UNIT * (factor > 0 ? factor : 1);
+}
+
+void
+cost_decide(LoadedTable *table, Rowset **source_rowsets, CostDecision *decision)
+{
+	CostModel  *model = &table->cost;
+	MemoryContext oldcontext = CurrentMemoryContext;
+
+	decision->choice = COST_NOT_WEIGHED;
+	decision->full_cost = decision->full_ms = -1;
+	decision->delta_cost = delta_cost(table, source_rowsets);
+	decision->delta_ms = corrected_ms(decision->delta_cost, model->delta_factor);
+	if (decision->delta_cost >= COST_WEIGHED_MIN)
+	{
+		double		margin = model->full_was_last ? 1 / COST_MARGIN : COST_MARGIN;
+
+		decision->full_cost = full_cost(table);
+		decision->full_ms = corrected_ms(decision->full_cost, model->full_factor);
+		model->full_was_last = decision->delta_ms > decision->full_ms * margin;
+		decision->choice = model->full_was_last ? COST_FULL : COST_DELTA;
+	}
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* ---- learning ---- */
+
+/* A mean of logarithms, so that ten times and a tenth make one. */
+static double
+mixed(double old_factor, double new_factor, double rate)
+{
+	return exp((1 - rate) * log(old_factor) + rate * log(new_factor));
+}
+
+static void
+observe(double *factor, double cost, double duration_ms)
+{
+	double		observed = duration_ms / (cost * MS_PER_COST_UNIT);
+
+	observed = Min(Max(observed, 1 / FACTOR_MAX), FACTOR_MAX);
+	*factor = *factor > 0 ? mixed(*factor, observed, LEARNING_RATE) : observed;
+}
+
+void
+cost_learn(LoadedTable *table, const CostDecision *decision, double duration_ms)
+{
+	CostModel  *model = &table->cost;
+
+	switch (decision->choice)
+	{
+		case COST_NOT_WEIGHED:
+			break;
+		case COST_DELTA:
+			observe(&model->delta_factor, decision->delta_cost, duration_ms);
+			break;
+		case COST_FULL:
+			observe(&model->full_factor, decision->full_cost, duration_ms);
+			if (model->delta_factor > 0)
+				model->delta_factor = mixed(model->delta_factor, model->full_factor, FADING_RATE);
+			break;
+	}
+}
+
+/* ---- telling ---- */
+
+char *
+cost_reason(const CostDecision *decision)
+{
+	return psprintf("cheaper than by delta: %.0f ms against %.0f ms expected", decision->full_ms, decision->delta_ms);
+}
+
+const char *
+cost_choice_name(CostChoice choice)
+{
+	switch (choice)
+	{
+		case COST_NOT_WEIGHED:
+			return NULL;
+		case COST_DELTA:
+			return "DELTA";
+		case COST_FULL:
+			return "FULL";
+	}
+	return NULL;
+}
