@@ -39,9 +39,22 @@ typedef struct QueryBlock
 	List	   *inputs;			/* of BlockInput */
 	List	   *quals;			/* of Expr, ANDed */
 	List	   *temporal;		/* of TemporalQual: those of quals that look at the clock */
+	List	   *near;			/* of NearRows */
 	List	   *states;			/* of ProgramState: those that the inputs' new states name */
 	DeltaProgram *program;
 } QueryBlock;
+
+/* Rows of an input that match the delta of some other one, looked up in one scan (near.c). */
+typedef struct NearRows
+{
+	QueryBlock *block;
+	int			input;			/* whose rows, as index in block->inputs */
+	uint64		edges;			/* the inputs whose deltas they match */
+	int			rowset;
+	Bitmapset  *columns;		/* attribute numbers that the level uses */
+} NearRows;
+
+#define BLOCK_INPUTS_MAX 62		/* bits of a set of inputs, near rows among them */
 
 /* Among the changed inputs of a block: the moment (temporal.c). */
 #define BLOCK_TIME_CHANGED STEP_TIME_PASSED
@@ -155,10 +168,31 @@ extern Query *join_term(QueryBlock *block, uint64 changed, List *targets);
 /* UNION ALL of the terms for every non-empty subset of `changed`, as text. */
 extern char *join_delta_sql(QueryBlock *block, uint64 changed, List *targets);
 
+/* near.c: adds the steps that look up rows near a change, where that saves scans. */
+extern void block_add_near_rows(Compiler *compiler, QueryBlock *block);
+
+/* The rowset to read in place of this input's new state in a term with these deltas; NULL: none. */
+extern NearRows *block_near_rows(QueryBlock *block, int input_no, uint64 delta);
+
+/* Does a term with these deltas and old states read near rows of which there are none?  `changed`: from join_changed_inputs. */
+extern bool near_rows_are_empty(QueryBlock *block, uint64 delta, uint64 old, uint64 changed);
+
+/* EXISTS (SELECT FROM rte WHERE quals), where the quals are over the block's inputs and call this one `rtindex`. */
+extern Node *join_exists(RangeTblEntry *rte, int rtindex, List *quals);
+
+/* An input's delta, with its weight. */
+extern RangeTblEntry *join_delta_rte(QueryBlock *block, int input_no);
+
+/* Attribute numbers of an input that the level uses, subqueries in it included. */
+extern Bitmapset *used_columns(Query *query, int rtindex);
+
 /* Which inputs change, as bits; which rowsets those are, into the step, in input order. */
 extern void join_add_inputs(QueryBlock *block, ProgramStep *step);
 
-/* Translates "which inputs of the step are not empty" into "which inputs of the block changed". */
+/*
+ * Translates "which inputs of the step are not empty" into "which inputs of the block changed".  The bits above those of the inputs
+ * tell which near rows there are.
+ */
 extern uint64 join_changed_inputs(QueryBlock *block, ProgramStep *step, uint64 nonempty);
 
 /* The block's rows in the new state, with these targets. */

@@ -104,19 +104,28 @@ weighted_rte(BlockInput *input, const char *name)
 					 lappend_oid(list_copy(input->colcollations), InvalidOid));
 }
 
-static Node *
-weight_var(BlockInput *input, int rtindex)
+static const char *
+rowset_name(QueryBlock *block, int rowset)
 {
-	return (Node *) makeVar(rtindex, list_length(input->colnames) + 1, INT4OID, -1, InvalidOid, 0);
+	return ((ProgramRowset *) list_nth(block->program->rowsets, rowset))->name;
 }
 
 static const char *
 input_rowset_name(QueryBlock *block, int input_no)
 {
-	BlockInput *input = list_nth(block->inputs, input_no);
-	ProgramRowset *rowset = list_nth(block->program->rowsets, input->rowset);
+	return rowset_name(block, ((BlockInput *) list_nth(block->inputs, input_no))->rowset);
+}
 
-	return rowset->name;
+RangeTblEntry *
+join_delta_rte(QueryBlock *block, int input_no)
+{
+	return weighted_rte(list_nth(block->inputs, input_no), input_rowset_name(block, input_no));
+}
+
+static Node *
+weight_var(BlockInput *input, int rtindex)
+{
+	return (Node *) makeVar(rtindex, list_length(input->colnames) + 1, INT4OID, -1, InvalidOid, 0);
 }
 
 /* ---- anti inputs ---- */
@@ -156,19 +165,25 @@ probe_mutator(Node *node, ProbeContext *context)
 	return expression_tree_mutator(node, probe_mutator, context);
 }
 
-/* NOT EXISTS (SELECT true FROM input WHERE unless) */
-static Node *
-nothing_matches(BlockInput *input, int rtindex)
+Node *
+join_exists(RangeTblEntry *rte, int rtindex, List *quals)
 {
 	TargetEntry *found = makeTargetEntry((Expr *) makeBoolConst(true, false), 1, pstrdup("found"), false);
-	Query	   *probe = simple_query(list_make1(copyObject(input->rte)), copyObject(input->unless),
-									 list_make1(found));
+	Query	   *probe = simple_query(list_make1(rte), quals, list_make1(found));
 	ProbeContext context = {rtindex, 0};
 	SubLink    *exists = makeNode(SubLink);
 
 	query_tree_mutator(probe, probe_mutator, &context, QTW_DONT_COPY_QUERY);
 	exists->subLinkType = EXISTS_SUBLINK;
 	exists->subselect = (Node *) probe;
+	return (Node *) exists;
+}
+
+static Node *
+nothing_matches(BlockInput *input, int rtindex)
+{
+	Node	   *exists = join_exists(copyObject(input->rte), rtindex, copyObject(input->unless));
+
 	return (Node *) makeBoolExpr(NOT_EXPR, list_make1(exists), -1);
 }
 
@@ -191,13 +206,16 @@ join_term_general(QueryBlock *block, uint64 delta, uint64 old, bool negative, Li
 		BlockInput *input = list_nth(block->inputs, i);
 		uint64		bit = UINT64CONST(1) << i;
 		bool		changed = ((delta | old) & bit) != 0;
+		NearRows   *near = block_near_rows(block, i, delta);
 
 		if ((delta & bit) != 0)
-			rtable = lappend(rtable, weighted_rte(input, input_rowset_name(block, i)));
+			rtable = lappend(rtable, join_delta_rte(block, i));
 		else if ((old & bit) != 0)
-			rtable = lappend(rtable, weighted_rte(input, psprintf("__pgt_old_%d", i + 1)));
+			rtable = lappend(rtable, weighted_rte(input, psprintf(near ? "__pgt_old_near_%d" : "__pgt_old_%d", i + 1)));
 		else if (input->anti)
 			quals = lappend(quals, nothing_matches(input, i + 1));
+		else if (near != NULL)
+			rtable = lappend(rtable, weighted_rte(input, rowset_name(block, near->rowset)));
 		else
 			rtable = lappend(rtable, copyObject(input->rte));
 		if (changed)
@@ -236,7 +254,42 @@ join_new_state(QueryBlock *block, List *targets)
 	return join_term_general(block, 0, 0, false, targets, false);
 }
 
-/* "WITH __pgt_old_3 AS NOT MATERIALIZED (new UNION ALL -delta), ..." for the inputs in `old`. */
+/*
+ * The old state of an input is its new state (or the near rows of it) less its delta:
+ *
+ *     __pgt_old_3 AS NOT MATERIALIZED (SELECT ..., 1 AS __w FROM new UNION ALL SELECT ..., -__w FROM delta)
+ *
+ * Columns that the level does not use are left out.
+ */
+static char *
+old_state_sql(QueryBlock *block, int input_no, NearRows *near)
+{
+	BlockInput *input = list_nth(block->inputs, input_no);
+	Bitmapset  *columns = used_columns(block->query, input_no + 1);
+	List	   *targets = NIL;
+	StringInfoData names;
+	RangeTblEntry *rte = near ? weighted_rte(input, rowset_name(block, near->rowset)) : copyObject(input->rte);
+	int			attno = -1;
+
+	initStringInfo(&names);
+	while ((attno = bms_next_member(columns, attno)) >= 0)
+	{
+		char	   *name = strVal(list_nth(input->colnames, attno - 1));
+		Var		   *var = makeVar(1, attno, list_nth_oid(input->coltypes, attno - 1),
+								  list_nth_int(input->coltypmods, attno - 1),
+								  list_nth_oid(input->colcollations, attno - 1), 0);
+
+		targets = lappend(targets, makeTargetEntry((Expr *) var, list_length(targets) + 1, pstrdup(name), false));
+		appendStringInfo(&names, "%s, ", quote_identifier(name));
+	}
+	targets = lappend(targets, makeTargetEntry((Expr *) integer_constant(1), list_length(targets) + 1,
+											   pstrdup(ROWSET_WEIGHT_COLUMN), false));
+	return psprintf("__pgt_old_%s%d AS NOT MATERIALIZED (%s\n\tUNION ALL SELECT %s-" ROWSET_WEIGHT_COLUMN " FROM %s)\n",
+					near ? "near_" : "", input_no + 1, query_print(simple_query(list_make1(rte), NIL, targets)),
+					names.data, quote_identifier(input_rowset_name(block, input_no)));
+}
+
+/* "WITH ..." for all old states that some term may name: of the inputs in `old`. */
 static void
 append_old_states(StringInfo sql, QueryBlock *block, uint64 old)
 {
@@ -244,68 +297,53 @@ append_old_states(StringInfo sql, QueryBlock *block, uint64 old)
 
 	for (int i = 0; i < list_length(block->inputs); i++)
 	{
-		BlockInput *input = list_nth(block->inputs, i);
-		StringInfoData columns;
-		ListCell   *lc;
+		NearRows   *near = block_near_rows(block, i, ~UINT64CONST(0));
 
 		if ((old & (UINT64CONST(1) << i)) == 0)
 			continue;
-		initStringInfo(&columns);
-		foreach(lc, input->colnames)
-		{
-			const char *column = strVal(lfirst(lc));
-
-			/* a dropped column of a relation has only a place, no value */
-			if (strncmp(column, "........pg.dropped.", 19) == 0)
-				continue;
-			appendStringInfo(&columns, "%s, ", quote_identifier(column));
-		}
-
-		Query	   *all = makeNode(Query);
-		List	   *targets = NIL;
-
-		for (int attno = 1; attno <= list_length(input->colnames); attno++)
-		{
-			char	   *column = strVal(list_nth(input->colnames, attno - 1));
-
-			if (strncmp(column, "........pg.dropped.", 19) == 0)
-				continue;
-			targets = lappend(targets,
-							  makeTargetEntry((Expr *) makeVar(1, attno,
-															   list_nth_oid(input->coltypes, attno - 1),
-															   list_nth_int(input->coltypmods, attno - 1),
-															   list_nth_oid(input->colcollations, attno - 1), 0),
-											  list_length(targets) + 1, column, false));
-		}
-		targets = lappend(targets, makeTargetEntry((Expr *) integer_constant(1), list_length(targets) + 1,
-												   pstrdup(ROWSET_WEIGHT_COLUMN), false));
-		all = simple_query(list_make1(copyObject(input->rte)), NIL, targets);
-		appendStringInfo(sql, "%s__pgt_old_%d AS NOT MATERIALIZED (%s\n\tUNION ALL SELECT %s-%s FROM %s)\n",
-						 separator, i + 1, query_print(all), columns.data, ROWSET_WEIGHT_COLUMN,
-						 quote_identifier(input_rowset_name(block, i)));
+		appendStringInfo(sql, "%s%s", separator, old_state_sql(block, i, NULL));
 		separator = ", ";
+		if (near != NULL)
+			appendStringInfo(sql, "%s%s", separator, old_state_sql(block, i, near));
 	}
 }
 
+/* A statement of the terms' form that yields nothing: for when all of them are empty. */
 static char *
-join_telescoping_sql(QueryBlock *block, uint64 changed, List *targets)
+no_rows_sql(QueryBlock *block, List *targets)
+{
+	Query	   *query = join_term(block, 0, targets);
+
+	query->jointree->quals = (Node *) makeBoolConst(false, false);
+	return query_print(query);
+}
+
+/* In parentheses, because what uses the statement may put a WITH of its own in front. */
+static char *
+join_telescoping_sql(QueryBlock *block, uint64 inputs, uint64 changed, List *targets)
 {
 	StringInfoData sql;
-	int			first = pg_rightmost_one_pos64(changed);
-	uint64		rest = changed;
+	StringInfoData terms;
+	int			first = pg_rightmost_one_pos64(inputs);
+	uint64		rest = inputs;
 
 	initStringInfo(&sql);
-	append_old_states(&sql, block, changed & ~(UINT64CONST(1) << first));
+	initStringInfo(&terms);
 	while (rest != 0)
 	{
 		int			i = pg_rightmost_one_pos64(rest);
 		uint64		bit = UINT64CONST(1) << i;
 
 		rest &= ~bit;
-		appendStringInfoString(&sql, query_print(join_term_general(block, bit, rest, false, targets, true)));
-		if (rest != 0)
-			appendStringInfoString(&sql, "\nUNION ALL\n");
+		if (!near_rows_are_empty(block, bit, rest, changed))
+			appendStringInfo(&terms, "%s%s", terms.len > 0 ? "\nUNION ALL\n" : "",
+							 query_print(join_term_general(block, bit, rest, false, targets, true)));
 	}
+	if (terms.len == 0)
+		return no_rows_sql(block, targets);
+	appendStringInfoChar(&sql, '(');
+	append_old_states(&sql, block, inputs & ~(UINT64CONST(1) << first));
+	appendStringInfo(&sql, "%s)", terms.data);
 	return sql.data;
 }
 
@@ -313,23 +351,24 @@ char *
 join_delta_sql(QueryBlock *block, uint64 changed, List *targets)
 {
 	StringInfoData sql;
+	uint64		inputs = changed & ((UINT64CONST(1) << list_length(block->inputs)) - 1);
 	uint64		subset;
 
 	Assert(changed != 0);
 	if ((changed & BLOCK_TIME_CHANGED) != 0)
 		return temporal_delta_sql(block, changed & ~BLOCK_TIME_CHANGED, targets);
-	if (pg_popcount64(changed) > TERMS_FLAT_MAX)
-		return join_telescoping_sql(block, changed, targets);
+	if (pg_popcount64(inputs) > TERMS_FLAT_MAX)
+		return join_telescoping_sql(block, inputs, changed, targets);
 
 	initStringInfo(&sql);
-	/* all non-empty subsets of the bits of `changed`, in falling order */
-	for (subset = changed; subset != 0; subset = (subset - 1) & changed)
+	/* all non-empty subsets of the changed inputs, in falling order */
+	for (subset = inputs; subset != 0; subset = (subset - 1) & inputs)
 	{
-		if (sql.len > 0)
-			appendStringInfoString(&sql, "\nUNION ALL\n");
-		appendStringInfoString(&sql, query_print(join_term(block, subset, targets)));
+		if (!near_rows_are_empty(block, subset, 0, changed))
+			appendStringInfo(&sql, "%s%s", sql.len > 0 ? "\nUNION ALL\n" : "",
+							 query_print(join_term(block, subset, targets)));
 	}
-	return sql.data;
+	return sql.len > 0 ? sql.data : no_rows_sql(block, targets);
 }
 
 void
@@ -344,24 +383,43 @@ join_add_inputs(QueryBlock *block, ProgramStep *step)
 		if (input->rowset >= 0)
 			step_add_input(step, input->rowset);
 	}
+	foreach(lc, block->near)
+		step_add_input(step, ((NearRows *) lfirst(lc))->rowset);
 	if (block->temporal != NIL)
 		step->follows_time = block->program->follows_time = true;
+}
+
+static bool
+step_input_is_nonempty(ProgramStep *step, uint64 nonempty, int rowset)
+{
+	for (int number = 0; number < step->ninputs; number++)
+	{
+		if (step->inputs[number] == rowset && (nonempty & (UINT64CONST(1) << number)) != 0)
+			return true;
+	}
+	return false;
 }
 
 uint64
 join_changed_inputs(QueryBlock *block, ProgramStep *step, uint64 nonempty)
 {
 	uint64		changed = nonempty & BLOCK_TIME_CHANGED;
+	int			number = 0;
+	ListCell   *lc;
 
-	for (int i = 0; i < list_length(block->inputs); i++)
+	foreach(lc, block->inputs)
 	{
-		BlockInput *input = list_nth(block->inputs, i);
+		BlockInput *input = lfirst(lc);
 
-		for (int number = 0; number < step->ninputs; number++)
-		{
-			if (step->inputs[number] == input->rowset && (nonempty & (UINT64CONST(1) << number)) != 0)
-				changed |= UINT64CONST(1) << i;
-		}
+		if (input->rowset >= 0 && step_input_is_nonempty(step, nonempty, input->rowset))
+			changed |= UINT64CONST(1) << number;
+		number++;
+	}
+	foreach(lc, block->near)
+	{
+		if (step_input_is_nonempty(step, nonempty, ((NearRows *) lfirst(lc))->rowset))
+			changed |= UINT64CONST(1) << number;
+		number++;
 	}
 	return changed;
 }

@@ -29,8 +29,6 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#define BLOCK_INPUTS_MAX 62		/* bits of a set of inputs */
-
 /* ---- what a level must not have ---- */
 
 /* Does it read a table, or a WITH query from outside?  *depth: how many query levels we are inside of it. */
@@ -459,7 +457,7 @@ block_input_from_compiled(Compiled *compiled, const char *alias)
 }
 
 /* In all of the level, subqueries included. */
-static Bitmapset *
+Bitmapset *
 used_columns(Query *query, int rtindex)
 {
 	UsedColumns context = {rtindex, 0, NULL};
@@ -543,5 +541,8 @@ block_from_query(Compiler *compiler, Query *query)
 			block->states = list_union_ptr(block->states, input->states);
 		}
 	}
-	return complete ? block : NULL;
+	if (!complete)
+		return NULL;
+	block_add_near_rows(compiler, block);
+	return block;
 }

@@ -26,6 +26,7 @@ int	  pgtrickle_replica_identity_lock_timeout_ms = 5 * 1000;
 int	  pgtrickle_history_retention_s = 7 * 24 * 60 * 60;
 bool  pgtrickle_paranoid_verify = false;
 bool  pgtrickle_cost_based = true;
+int	  pgtrickle_near_rows_min_pages = 64;
 
 static const struct config_enum_entry replica_identity_policies[] = {
 	{"auto", REPLICA_IDENTITY_AUTO, false},
@@ -83,6 +84,12 @@ _PG_init(void)
 		"pgtrickle.cost_based",
 		"In refresh mode AUTO, refreshes in full whenever that is expected to cost less than the delta.",
 		NULL, &pgtrickle_cost_based, true, PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable(
+		"pgtrickle.near_rows_min_pages",
+		"How large a joined table must be for the rows near a change to be looked up in one scan.",
+		"Takes effect where a query is compiled: in the applier's sessions, and anew after a change of a source.",
+		&pgtrickle_near_rows_min_pages, 64, 0, INT_MAX, PGC_USERSET, GUC_UNIT_BLOCKS, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("pgtrickle");
 }

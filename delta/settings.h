@@ -25,5 +25,6 @@ extern PGDLLIMPORT int	 pgtrickle_replica_identity_lock_timeout_ms; /* 0: wait f
 extern PGDLLIMPORT int	 pgtrickle_history_retention_s; /* -1: keep all */
 extern PGDLLIMPORT bool	 pgtrickle_paranoid_verify;
 extern PGDLLIMPORT bool	 pgtrickle_cost_based;
+extern PGDLLIMPORT int	 pgtrickle_near_rows_min_pages; /* scanning a smaller table costs nothing */
 
 #endif /* PGTRICKLE_SETTINGS_H */

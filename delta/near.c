@@ -1,0 +1,291 @@
+/*
+ * delta/near.c
+ *     Rows near a change: one scan of a big table in place of one for each term that needs it.
+ *
+ * Of an input F in its new state, a term with the delta of X reads only rows that fulfil the conditions between F and X.  With an index on F's
+ * side of them that is a probe.  Without one it is a scan of F, and in a join of many changed inputs it would be one scan for each
+ * term and each such X.  So the rows of F that match the delta of at least one such X are looked up first, all in one scan,
+ *
+ *     near(F) = SELECT ... FROM F' WHERE EXISTS (SELECT FROM dX WHERE conditions) OR EXISTS (SELECT FROM dY WHERE conditions)
+ *
+ * into a rowset, whose size the planner knows.  A term whose changed inputs include X (or Y) reads near(F) for F': it leaves out only
+ * rows that the term's own conditions would reject (a semijoin reduction; Bernstein and Chiu, JACM 1981).  If near(F) is empty, so is the term, and
+ * it is not run.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "block.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
+#include "keyed.h"
+#include "lib/stringinfo.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "query.h"
+#include "rewrite/rewriteManip.h"
+#include "rowset.h"
+#include "settings.h"
+#include "storage/bufmgr.h"
+#include "temporal.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#define INPUTS_MIN 3			/* in a join of two inputs each scan serves one term already */
+
+/* ---- what is joined with what ---- */
+
+static bool
+is_equality_between(Node *qual, int one, int other)
+{
+	OpExpr	   *condition = (OpExpr *) qual;
+	Bitmapset  *left;
+	Bitmapset  *right;
+
+	if (!IsA(qual, OpExpr) || list_length(condition->args) != 2 ||
+		!op_hashjoinable(condition->opno, exprType(linitial(condition->args))))
+		return false;
+	left = pull_varnos(NULL, linitial(condition->args));
+	right = pull_varnos(NULL, lsecond(condition->args));
+	return (bms_equal(left, bms_make_singleton(one)) && bms_equal(right, bms_make_singleton(other))) ||
+		(bms_equal(left, bms_make_singleton(other)) && bms_equal(right, bms_make_singleton(one)));
+}
+
+/* Conditions about these two inputs and no other; `just`: about that one alone. */
+static List *
+quals_about(QueryBlock *block, Bitmapset *tables)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, block->quals)
+	{
+		Node	   *qual = lfirst(lc);
+		Bitmapset  *used = pull_varnos(NULL, qual);
+
+		if (!bms_is_empty(used) && bms_is_subset(used, tables) && !contains_sublink(qual) &&
+			!temporal_mentions_time(qual))
+			found = lappend(found, qual);
+	}
+	return found;
+}
+
+/* Columns of `rtindex` in equalities with the other input. */
+static Bitmapset *
+equated_columns(List *quals, int rtindex, int other)
+{
+	Bitmapset  *columns = NULL;
+	ListCell   *lc;
+
+	foreach(lc, quals)
+	{
+		ListCell   *arg;
+
+		if (!is_equality_between(lfirst(lc), rtindex, other))
+			continue;
+		foreach(arg, ((OpExpr *) lfirst(lc))->args)
+		{
+			Var		   *var = lfirst(arg);
+
+			columns = bms_add_member(columns, IsA(var, Var) && var->varno == rtindex ? var->varattno : 0);
+		}
+	}
+	return columns;
+}
+
+/* Is there an index that finds rows by (some of) these columns?  Expressions count as not indexed. */
+static bool
+has_index_for(Relation relation, Bitmapset *columns)
+{
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(relation))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		found |= index->rd_index->indisvalid && RelationGetIndexPredicate(index) == NIL &&
+			index->rd_index->indkey.values[0] > 0 &&
+			bms_is_member(index->rd_index->indkey.values[0], columns);
+		index_close(index, AccessShareLock);
+	}
+	return found;
+}
+
+/* Do these columns hold a key of the input?  Then a row of the other input has one match, as a fact has one row of a dimension. */
+static bool
+hold_key(BlockInput *input, Bitmapset *columns)
+{
+	ListCell   *lc;
+
+	foreach(lc, input->key)
+	{
+		if (!bms_is_member(lfirst_int(lc), columns))
+			return false;
+	}
+	return input->key != NIL;
+}
+
+/*
+ * The changing inputs whose deltas lead to a scan of this one.  Not those that are joined many to many: what is near to them may be
+ * most of the table, and the planner knows nothing of a rowset's values.
+ */
+static uint64
+scanning_inputs(QueryBlock *block, int input_no, Relation relation)
+{
+	uint64		edges = 0;
+
+	for (int other = 0; other < list_length(block->inputs); other++)
+	{
+		BlockInput *input = list_nth(block->inputs, other);
+		Bitmapset  *pair = bms_add_member(bms_make_singleton(input_no + 1), other + 1);
+		Bitmapset  *columns;
+
+		if (other == input_no || input->rowset < 0 || input->anti)
+			continue;
+		if (!hold_key(input, equated_columns(quals_about(block, pair), other + 1, input_no + 1)))
+			continue;
+		columns = equated_columns(quals_about(block, pair), input_no + 1, other + 1);
+		if (!has_index_for(relation, columns))
+			edges |= UINT64CONST(1) << other;
+	}
+	return edges;
+}
+
+/* ---- the statement ---- */
+
+static Node *
+some_match(QueryBlock *block, int input_no, int other)
+{
+	Bitmapset  *pair = bms_add_member(bms_make_singleton(input_no + 1), other + 1);
+	List	   *quals = list_difference_ptr(quals_about(block, pair),
+											quals_about(block, bms_make_singleton(input_no + 1)));
+
+	return join_exists(join_delta_rte(block, other), other + 1, copyObject(quals));
+}
+
+static char *
+print_near(ProgramStep *step, uint64 nonempty)
+{
+	NearRows   *near = step->build;
+	QueryBlock *block = near->block;
+	BlockInput *input = list_nth(block->inputs, near->input);
+	uint64		changed = join_changed_inputs(block, step, nonempty);
+	List	   *matches = NIL;
+	List	   *targets = NIL;
+	List	   *quals = copyObject(quals_about(block, bms_make_singleton(near->input + 1)));
+	List	   *rtable = NIL;
+	Query	   *query;
+	RangeTblRef *reference = makeNode(RangeTblRef);
+	int			attno = -1;
+
+	for (int other = 0; other < list_length(block->inputs); other++)
+	{
+		if ((changed & near->edges & (UINT64CONST(1) << other)) != 0)
+			matches = lappend(matches, some_match(block, near->input, other));
+	}
+	quals = lappend(quals, list_length(matches) == 1 ? linitial(matches) : makeBoolExpr(OR_EXPR, matches, -1));
+	while ((attno = bms_next_member(near->columns, attno)) >= 0)
+	{
+		Var		   *var = makeVar(near->input + 1, attno, list_nth_oid(input->coltypes, attno - 1),
+								  list_nth_int(input->coltypmods, attno - 1),
+								  list_nth_oid(input->colcollations, attno - 1), 0);
+
+		targets = lappend(targets, makeTargetEntry((Expr *) var, list_length(targets) + 1,
+												   pstrdup(strVal(list_nth(input->colnames, attno - 1))), false));
+	}
+	targets = lappend(targets, makeTargetEntry((Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(1),
+																  false, true),
+											   list_length(targets) + 1, pstrdup(ROWSET_WEIGHT_COLUMN), false));
+
+	/* the input keeps its number; the entries before it only take up their places */
+	for (int i = 0; i <= near->input; i++)
+		rtable = lappend(rtable, copyObject(((BlockInput *) list_nth(block->inputs, i))->rte));
+	query = simple_query(rtable, quals, targets);
+	reference->rtindex = near->input + 1;
+	query->jointree->fromlist = list_make1(reference);
+	query->hasSubLinks = true;
+	return query_print(query);
+}
+
+/* ---- the pass ---- */
+
+static void
+add_near_rows(Compiler *compiler, QueryBlock *block, int input_no, uint64 edges, Bitmapset *columns)
+{
+	NearRows   *near = palloc0(sizeof(NearRows));
+	ProgramStep *step = program_add_step(compiler, STEP_QUERY, "rows near a change", "one scan");
+
+	near->block = block;
+	near->input = input_no;
+	near->edges = edges;
+	near->columns = columns;
+	for (int other = 0; other < list_length(block->inputs); other++)
+	{
+		if ((edges & (UINT64CONST(1) << other)) != 0)
+			step_add_input(step, ((BlockInput *) list_nth(block->inputs, other))->rowset);
+	}
+	step->build = near;
+	step->print = print_near;
+	step->output = near->rowset =
+		program_add_rowset(compiler, program_new_rowset_name(compiler, "near"), InvalidOid);
+	block->near = lappend(block->near, near);
+}
+
+void
+block_add_near_rows(Compiler *compiler, QueryBlock *block)
+{
+	if (list_length(block->inputs) < INPUTS_MIN)
+		return;
+	for (int i = 0; i < list_length(block->inputs); i++)
+	{
+		BlockInput *input = list_nth(block->inputs, i);
+		Relation	relation;
+		uint64		edges = 0;
+
+		if (input->rte->rtekind != RTE_RELATION || input->rte->relkind != RELKIND_RELATION ||
+			list_length(block->inputs) + list_length(block->near) >= BLOCK_INPUTS_MAX)
+			continue;
+		relation = table_open(input->rte->relid, AccessShareLock);
+		if (RelationGetNumberOfBlocks(relation) >= (BlockNumber) pgtrickle_near_rows_min_pages)
+			edges = scanning_inputs(block, i, relation);
+		table_close(relation, NoLock);
+		if (edges != 0)
+			add_near_rows(compiler, block, i, edges, used_columns(block->query, i + 1));
+	}
+}
+
+NearRows *
+block_near_rows(QueryBlock *block, int input_no, uint64 delta)
+{
+	ListCell   *lc;
+
+	foreach(lc, block->near)
+	{
+		NearRows   *near = lfirst(lc);
+
+		if (near->input == input_no && (near->edges & delta) != 0)
+			return near;
+	}
+	return NULL;
+}
+
+bool
+near_rows_are_empty(QueryBlock *block, uint64 delta, uint64 old, uint64 changed)
+{
+	ListCell   *lc;
+
+	foreach(lc, block->near)
+	{
+		NearRows   *near = lfirst(lc);
+		int			bit = list_length(block->inputs) + foreach_current_index(lc);
+
+		if ((near->edges & delta) != 0 && ((delta | old) & (UINT64CONST(1) << near->input)) == 0 &&
+			(changed & (UINT64CONST(1) << bit)) == 0)
+			return true;
+	}
+	return false;
+}
