@@ -22,7 +22,7 @@ my $seed = StreamTables::Cluster::random_seed();
 	qr/reads no table whose changes are decoded/,
 	qr/depends on the order of rows that its window leaves open/);
 
-my $node = StreamTables::Cluster->new('fuzz')->boot(conf => "restart_after_crash = on\nmax_locks_per_transaction = 256");
+my $node = StreamTables::Cluster->new('fuzz')->boot(conf => "restart_after_crash = on\nmax_locks_per_transaction = 256\npgtrickle.cost_based = off");
 $node->sql(StreamTables::Fuzz::Schema::types_sql());
 $node->start_applier;
 

@@ -104,7 +104,7 @@ my @TRAPS = (
 		[ q{UPDATE u SET code = 'z' WHERE code IS NULL AND k = 1}, 'UPDATE u SET code = NULL WHERE k = 2', 'UPDATE l SET id = id + 100', 'UPDATE l SET id = id - 99', 'UPDATE u SET k = 1', 'DELETE FROM u WHERE code IS NULL' ],
 		q{CREATE TABLE u (code text UNIQUE, k int); INSERT INTO u VALUES ('a', 1), ('b', 2), (NULL, 1), (NULL, 2), (NULL, 2)} ]);
 
-my $node = StreamTables::Cluster->new('traps')->boot(conf => 'max_locks_per_transaction = 256');
+my $node = StreamTables::Cluster->new('traps')->boot(conf => "max_locks_per_transaction = 256\npgtrickle.cost_based = off");
 $node->start_applier;
 
 # The script of one way to make the changes.
