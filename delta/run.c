@@ -429,6 +429,8 @@ table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden)
 	Rowset	   *result;
 
 	owner_scope_enter(&scope, table);
+	/* a delta's statements are short, whatever the planner thinks of recursion; compiling them takes longer than running them */
+	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	outcome.action = "NO_DATA";
 	for (int i = 0; i < nrowsets; i++)
 	{
