@@ -227,6 +227,10 @@ extern Compiled *compile_aggregate(Compiler *compiler, QueryBlock *block);
 extern Compiled *compile_distinct(Compiler *compiler, Compiled *input);
 extern Compiled *compile_union_all(Compiler *compiler, Query *query);
 
+/* recursion.c: SELECT columns FROM a recursive WITH query of its own. */
+extern Compiled *compile_recursion(Compiler *compiler, Query *query);
+extern bool level_reads_unstorable_recursion(Query *query);
+
 /* limit.c, distinct_on.c, window.c: levels that end in these; what is below is compiled first. */
 extern Compiled *compile_limit(Compiler *compiler, Query *query);
 extern Compiled *compile_distinct_on(Compiler *compiler, Query *query);

@@ -212,6 +212,26 @@ canonicalize_rows(Query *query, Canonical *canonical)
 /* ---- all levels ---- */
 
 static bool
+self_reference_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+		return ((RangeTblEntry *) node)->rtekind == RTE_CTE && ((RangeTblEntry *) node)->self_reference;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, self_reference_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_CTE_SUBQUERIES);
+	return expression_tree_walker(node, self_reference_walker, context);
+}
+
+/* A recursive query, or its term: the server takes no grouping there. */
+static bool
+is_recursive(Query *query)
+{
+	return self_reference_walker((Node *) query, NULL);
+}
+
+static bool
 level_walker(Node *node, Canonical *canonical)
 {
 	if (node == NULL)
@@ -227,7 +247,8 @@ level_walker(Node *node, Canonical *canonical)
 		canonicalize_aggregates(query, canonical);
 		if (query->hasWindowFuncs)
 			canonicalize_windows(query, canonical);
-		canonicalize_images(query, canonical);
+		if (!is_recursive(query))
+			canonicalize_images(query, canonical);
 		if (!is_unordered)
 			canonicalize_rows(query, canonical);
 		return false;

@@ -18,6 +18,7 @@
 #include "commands/extension.h"
 #include "executor/executor.h"
 #include "funcapi.h"
+#include "keyed.h"
 #include "functions_used.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -67,6 +68,10 @@ compile_new_level(Compiler *compiler, Query *query)
 	QueryBlock *block;
 	Compiled   *compiled;
 
+	if (query->hasRecursive)
+		return compile_recursion(compiler, query);
+	if (level_reads_unstorable_recursion(query))
+		return compile_recompute(compiler, query, "recursion");
 	if (query->limitCount != NULL || query->limitOffset != NULL)
 		return compile_limit(compiler, query);
 	if (query->hasDistinctOn)

@@ -24,6 +24,7 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
 #include "parser/parsetree.h"
+#include "port/pg_bitutils.h"
 #include "query.h"
 #include "rowset.h"
 #include "tree_build.h"
@@ -64,7 +65,7 @@ static char *
 print_affected_keys(ProgramStep *step, uint64 nonempty)
 {
 	KeyedBuild *build = step->build;
-	ProgramRowset *rowset = list_nth(build->program->rowsets, step->inputs[0]);
+	ProgramRowset *rowset = list_nth(build->program->rowsets, step->inputs[pg_rightmost_one_pos64(nonempty)]);
 	StringInfoData sql;
 	ListCell   *lc;
 
@@ -144,7 +145,8 @@ state_rows_sql(KeyedBuild *build, const char *keys_name, uint64 null_keys, bool 
 	StringInfoData sql;
 	ListCell   *lc;
 
-	((RangeTblEntry *) linitial(query->rtable))->subquery = input_rows(build, keys_name, null_keys);
+	if (build->level->input != NULL)
+		((RangeTblEntry *) linitial(query->rtable))->subquery = input_rows(build, keys_name, null_keys);
 	names = target_column_names(query->targetList);
 	rename_targets(query->targetList, names);
 	initStringInfo(&sql);
@@ -257,7 +259,7 @@ make_state(KeyedBuild *build, Compiler *compiler, int visible_count)
 	state->name = psprintf("__pgt_state_%d", state->number);
 	state->nkeys = list_length(build->level->keys);
 	state->is_bag = true;
-	state->reads = build->level->input->states;
+	state->reads = build->level->input != NULL ? build->level->input->states : NIL;
 	foreach(lc, build->level->keys)
 		add_state_column(build, target_of_input_column(build->query->targetList, lfirst_int(lc)),
 						 psprintf("k%d", foreach_current_index(lc) + 1));
@@ -279,8 +281,12 @@ add_steps(KeyedBuild *build, Compiler *compiler)
 	ProgramStep *keys = program_add_step(compiler, STEP_QUERY, level->operator_name,
 										 level->keys == NIL ? "recompute" : "affected keys");
 	ProgramStep *replace;
+	ListCell   *lc;
 
-	step_add_input(keys, level->input->rowset);
+	if (level->input != NULL)
+		step_add_input(keys, level->input->rowset);
+	foreach(lc, level->rowsets)
+		step_add_input(keys, lfirst_int(lc));
 	keys->print = print_affected_keys;
 	keys->build = build;
 	keys->output = program_add_rowset(compiler, program_new_rowset_name(compiler, "affected"), InvalidOid);
@@ -291,7 +297,7 @@ add_steps(KeyedBuild *build, Compiler *compiler)
 	replace->print_recompute = print_recompute;
 	replace->build = build;
 	replace->state = build->state;
-	replace->states_read = level->input->states;
+	replace->states_read = build->state->reads;
 	replace->output = program_add_rowset(compiler, program_new_rowset_name(compiler, "replaced"), InvalidOid);
 	return replace->output;
 }
@@ -326,9 +332,12 @@ compile_constant(KeyedLevel *level, List *names)
 
 	compiled->rowset = -1;
 	compiled->new_query = level->query;
-	((RangeTblEntry *) linitial(level->query->rtable))->subquery = level->input->new_query;
+	if (level->input != NULL)
+	{
+		((RangeTblEntry *) linitial(level->query->rtable))->subquery = level->input->new_query;
+		compiled->states = level->input->states;
+	}
 	rename_targets(level->query->targetList, names);
-	compiled->states = level->input->states;
 	return compiled;
 }
 
@@ -341,9 +350,12 @@ compile_keyed(Compiler *compiler, KeyedLevel *level)
 
 	build->level = level;
 	build->program = compiler->program;
-	build->names = target_column_names(level->input->new_query->targetList);
-	rename_targets(level->input->new_query->targetList, build->names);
-	if (level->input->rowset < 0)
+	if (level->input != NULL)
+	{
+		build->names = target_column_names(level->input->new_query->targetList);
+		rename_targets(level->input->new_query->targetList, build->names);
+	}
+	if (level->input != NULL ? level->input->rowset < 0 : level->rowsets == NIL)
 		compiled = compile_constant(level, names);
 	else
 	{

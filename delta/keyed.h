@@ -11,7 +11,8 @@
 typedef struct KeyedLevel
 {
 	const char *operator_name;	/* for explain */
-	Compiled   *input;
+	Compiled   *input;			/* NULL: the query reads its tables itself, there are no keys */
+	List	   *rowsets;		/* of int, without an input: when one of these is not empty, the query is computed again */
 	Query	   *query;			/* range-table entry 1 is a subquery that stands for the input's rows */
 	List	   *keys;			/* of int: columns of the input; NIL: all its rows belong together */
 	List	   *output_key;		/* of int: visible columns that identify a row; NIL: none */
@@ -21,6 +22,10 @@ typedef struct KeyedLevel
 
 /* keyed.c: a state with the query's rows, of which those for the keys in the input's delta are computed again. */
 extern Compiled *compile_keyed(Compiler *compiler, KeyedLevel *level);
+
+/* recompute.c: keyed recompute of a whole level, for lack of a finer rule. */
+extern Compiled *compile_recompute(Compiler *compiler, Query *query, const char *operator_name);
+extern bool level_follows_time(Query *query);
 
 /* Can rows be found by this expression: has its type an order, and is equality by it the server's default? */
 extern bool keyed_type_is_usable(Oid type, Oid equality_operator);

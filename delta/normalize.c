@@ -501,7 +501,13 @@ block_describe_input(Compiler *compiler, Query *query, int rtindex)
 		case RTE_RESULT:
 			return input;
 		case RTE_CTE:
-			return compile_cannot(compiler, "WITH RECURSIVE has no delta rule yet");
+			/* a recursive query's reference to itself, which recursion.c replaces */
+			Assert(rte->self_reference);
+			input->colnames = copyObject(rte->eref->colnames);
+			input->coltypes = list_copy(rte->coltypes);
+			input->coltypmods = list_copy(rte->coltypmods);
+			input->colcollations = list_copy(rte->colcollations);
+			return input;
 		default:
 			return compile_cannot(compiler, "a FROM item of kind %d has no delta rule yet", (int) rte->rtekind);
 	}

@@ -61,6 +61,7 @@ typedef struct ProgramState
 	bool		is_global;		/* no GROUP BY: exactly one row, even over nothing */
 	bool		merges;			/* algebraic: merge_group_delta; false: replace_by_key with recomputed rows */
 	bool		is_bag;			/* a key has any number of rows, copies included; without keys rows are found by their hash */
+	List	   *probe_columns;	/* of int: columns that statements look rows up by, besides the key; each gets an index */
 	char	   *fill_sql;		/* all its rows from the sources' new state (may read other states) */
 	List	   *reads;			/* of ProgramState: what fill_sql names */
 } ProgramState;

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "block.h"
 #include "canonical.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -178,6 +179,7 @@ inline_one_walker(Node *node, InlineContext *context)
 
 		if (rte->rtekind == RTE_CTE &&
 			rte->ctelevelsup == (Index) context->level &&
+			!rte->self_reference &&
 			strcmp(rte->ctename, context->name) == 0)
 		{
 			Query	   *body = copyObject(context->definition);
@@ -211,14 +213,48 @@ inline_levels_walker(Node *node, void *context)
 }
 
 /*
+ * (WITH RECURSIVE r AS (...) SELECT all columns FROM r).  What the definition refers to outside of the clause is one level further up
+ * there than it was.
+ */
+static Query *
+recursive_subquery(CommonTableExpr *cte)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	List	   *targets = NIL;
+	Query	   *query;
+
+	cte = copyObject(cte);
+	IncrementVarSublevelsUp(cte->ctequery, 1, 2);
+	/* the rewriter has already made ordinary columns of these */
+	cte->search_clause = NULL;
+	cte->cycle_clause = NULL;
+	rte->rtekind = RTE_CTE;
+	rte->ctename = pstrdup(cte->ctename);
+	rte->coltypes = list_copy(cte->ctecoltypes);
+	rte->coltypmods = list_copy(cte->ctecoltypmods);
+	rte->colcollations = list_copy(cte->ctecolcollations);
+	rte->eref = makeAlias(cte->ctename, copyObject(cte->ctecolnames));
+	rte->inFromCl = true;
+	for (int i = 0; i < list_length(cte->ctecolnames); i++)
+		targets = lappend(targets, makeTargetEntry((Expr *) makeVar(1, i + 1, list_nth_oid(rte->coltypes, i),
+																	list_nth_int(rte->coltypmods, i),
+																	list_nth_oid(rte->colcollations, i), 0),
+												   i + 1, pstrdup(strVal(list_nth(cte->ctecolnames, i))), false));
+	query = simple_query(list_make1(rte), NIL, targets);
+	query->cteList = list_make1(cte);
+	query->hasRecursive = true;
+	return query;
+}
+
+/*
  * Replaces every reference to a WITH query by the query itself, innermost first.  Volatile functions are refused, so
- * computing it once or several times makes no difference.  Recursive ones stay (and are refreshed in full).
+ * computing it once or several times makes no difference (and equal levels are compiled once).  A recursive one becomes a subquery that
+ * defines it and selects from it.
  */
 static void
 inline_with_queries(Query *query)
 {
 	ListCell   *lc;
-	List	   *kept = NIL;
 
 	/* The inner levels, and the WITH queries themselves, first. */
 	(void) query_tree_walker(query, inline_levels_walker, NULL, 0);
@@ -233,18 +269,13 @@ inline_with_queries(Query *query)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a defining query cannot modify data in a WITH query"),
 					 errdetail("The WITH query \"%s\" is not a SELECT.", cte->ctename)));
-		if (query->hasRecursive && cte->cterecursive)
-		{
-			kept = lappend(kept, cte);
-			continue;
-		}
 		context.name = cte->ctename;
-		context.definition = (Query *) cte->ctequery;
+		context.definition = query->hasRecursive && cte->cterecursive ? recursive_subquery(cte)
+			: (Query *) cte->ctequery;
 		/* later WITH queries of the same clause refer to this one from one level below */
 		context.level = 0;
 		(void) query_tree_walker(query, inline_one_walker, &context, QTW_EXAMINE_RTES_BEFORE);
 	}
-	query->cteList = kept;
-	if (kept == NIL)
-		query->hasRecursive = false;
+	query->cteList = NIL;
+	query->hasRecursive = false;
 }

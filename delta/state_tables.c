@@ -112,7 +112,11 @@ state_tables_create_indexes(DeltaProgram *program, int64 pgt_id)
 		ProgramState *state = lfirst(lc);
 		char	   *index_name;
 		Oid			index;
+		ListCell   *column;
 
+		foreach(column, state->probe_columns)
+			execute(psprintf("CREATE INDEX ON %s (%s)", qualified_state(pgt_id, state),
+							 quote_identifier(((StateColumn *) list_nth(state->columns, lfirst_int(column) - 1))->name)));
 		if (state->nkeys == 0 && !state->is_bag)
 			continue;
 		index_name = psprintf("%s_key", program_state_table_name(pgt_id, state->number));
