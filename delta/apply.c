@@ -16,6 +16,7 @@
 #include "access/htup_details.h"
 #include "compat.h"
 #include "consolidate.h"
+#include "fill_progress.h"
 #include "key_order.h"
 #include "miscadmin.h"
 #include "row_finder.h"
@@ -98,6 +99,7 @@ insert_all(Apply *apply, Rowset *rowset)
 		int32 weight = rowset_weight(rowset, slot);
 
 		CHECK_FOR_INTERRUPTS();
+		fill_progress_count_row();
 		if (weight > 0)
 			insert_copies(apply, slot, weight);
 	}

@@ -4,8 +4,8 @@
  *
  * All of it happens in the caller's transaction, so a rollback leaves nothing:
  *
- *     compile -> replica identities -> `interest` message -> table, state tables, catalog rows
- *             -> `filled` message, snapshot S0, first fill -> indexes, guard trigger -> frontier = S0 -> `catalog` message
+ *     compile -> `interest` message -> table, state tables, catalog rows
+ *             -> `filled` message, snapshot S0, first fill -> indexes, guard trigger -> frontier = S0 -> replica identities -> `catalog` message
  *
  * The order of the messages is a promise to the applier (docs/explanation/tick.md, section 7): interest goes out before S0 is
  * taken, and whatever this transaction writes to a source after `filled` is not in the fill.
@@ -352,11 +352,12 @@ create_stream_table(CreateRequest *request)
 {
 	ExtensionScope scope;
 	List	   *relations;
+	List	   *sources_to_alter;
 
 	request->program = program_compile(request->query, CurrentMemoryContext);
 	choose_mode(request);
 	check_query_runs(request);
-	replica_identity_require(request->program);
+	sources_to_alter = replica_identity_plan(request->program);
 	sources_announce(request->program);
 
 	create_table(request);
@@ -379,6 +380,7 @@ create_stream_table(CreateRequest *request)
 	}
 	if (request->initialize && !request->rows_only)
 		execute(psprintf("ANALYZE %s", request->qualified_name));
+	replica_identity_set(sources_to_alter);
 	invalidate_definitions();
 	(void) wal_message_emit("catalog", true, false);
 }

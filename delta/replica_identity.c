@@ -5,12 +5,16 @@
  * A delta is -old +new, and the WAL has the old row only with REPLICA IDENTITY FULL.  Without it nothing goes wrong: the first update or delete
  * comes without its old row and the stream table is filled again, at the cost of a full refresh each time.
  *
- * ALTER TABLE takes an exclusive lock until the caller commits; a lock timeout keeps it from queueing behind a long transaction.
+ * ALTER TABLE takes an exclusive lock until the transaction ends.  So it comes after the fill, which may take hours: only the end of the transaction stands
+ * between it and the writers.  What is written without old rows during the fill leads to one full refresh after it.  The lock is tried for moments with
+ * pauses in between: who queues for an exclusive lock stops all who come after.
+ *
  * Replica identity is not inherited, so every leaf of a partitioned source gets its own.
  */
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "compat.h"
@@ -18,11 +22,14 @@
 #include "miscadmin.h"
 #include "replica_identity.h"
 #include "settings.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 static bool
 logs_old_rows(Oid relid)
@@ -42,24 +49,112 @@ alter_statement(Oid relid)
 					quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)));
 }
 
-static void
-set_identity(Oid relid)
-{
-	int			nest_level = NewGUCNestLevel();
+#define LOCK_ATTEMPT_MS 100
+#define LOCK_PAUSE_MS 100
 
-	if (pgtrickle_replica_identity_lock_timeout_ms > 0)
-		(void) set_config_option("lock_timeout", psprintf("%dms", pgtrickle_replica_identity_lock_timeout_ms),
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	if (SPI_execute(alter_statement(relid), false, 0) < 0)
-		elog(ERROR, "could not set the replica identity of \"%s\"", get_rel_name(relid));
-	AtEOXact_GUC(false, nest_level);
+static bool
+try_to_set(Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		int			nest_level = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", psprintf("%dms", LOCK_ATTEMPT_MS), PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		if (SPI_execute(alter_statement(relid), false, 0) < 0)
+			elog(ERROR, "could not set the replica identity of \"%s\"", get_rel_name(relid));
+		AtEOXact_GUC(false, nest_level);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
 }
 
 static void
-require_one(Oid relid)
+warn_about(Oid relid, const char *reason)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("source \"%s\" does not log old rows", get_rel_name(relid)),
+			 errdetail("%sEach tick with an update or delete of it will refresh the stream table in full.", reason),
+			 errhint("Let its owner run: %s;", alter_statement(relid))));
+}
+
+/*
+ * Several who create stream tables over one source at a time all hold it ACCESS SHARE, so each would wait for the others.  One is enough, the one
+ * that comes first: the others leave that source alone and commit soon, without insisting on their other sources, which the first one may read as
+ * well.  If it is rolled back in the end, nothing is lost but speed.
+ */
+static bool
+is_ours_to_set(Oid relid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0x70677472, relid, 2);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static bool
+set_in_time(Oid relid, TimestampTz started_at, int timeout_ms)
+{
+	while (!try_to_set(relid))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (timeout_ms > 0 && TimestampDifferenceExceeds(started_at, GetCurrentTimestamp(), timeout_ms))
+			return false;
+		pg_usleep(LOCK_PAUSE_MS * 1000L);
+	}
+	return true;
+}
+
+void
+replica_identity_set(List *relids)
+{
+	TimestampTz started_at = GetCurrentTimestamp();
+	bool		others_are_at_it = false;
+	ListCell   *lc;
+
+	list_sort(relids, list_oid_cmp);
+	foreach(lc, relids)
+	{
+		Oid			relid = lfirst_oid(lc);
+
+		if (!is_ours_to_set(relid))
+			others_are_at_it = true;
+		else if (!logs_old_rows(relid) &&
+				 !set_in_time(relid, started_at, others_are_at_it ? LOCK_ATTEMPT_MS : pgtrickle_replica_identity_lock_timeout_ms) &&
+				 !others_are_at_it)
+			warn_about(relid, "Its lock could not be had in time. ");
+	}
+}
+
+/* Adds the table to those that are set in the end, or says what has to be done about it. */
+static List *
+plan_one(List *relids, Oid relid)
 {
 	if (logs_old_rows(relid) || pgtrickle_replica_identity == REPLICA_IDENTITY_OFF)
-		return;
+		return relids;
 	if (pgtrickle_replica_identity == REPLICA_IDENTITY_REQUIRE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -67,22 +162,19 @@ require_one(Oid relid)
 				 errdetail("pgtrickle.replica_identity is \"require\"."),
 				 errhint("Let its owner run: %s;", alter_statement(relid))));
 	if (compat_owns_relation(relid, GetUserId()))
-		set_identity(relid);
-	else
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("source \"%s\" does not log old rows", get_rel_name(relid)),
-				 errdetail("Each tick with an update or delete of it will refresh the stream table in full."),
-				 errhint("Let its owner run: %s;", alter_statement(relid))));
+		return list_append_unique_oid(relids, relid);
+	warn_about(relid, "");
+	return relids;
 }
 
-void
-replica_identity_require(DeltaProgram *program)
+List *
+replica_identity_plan(DeltaProgram *program)
 {
+	List	   *relids = NIL;
 	ListCell   *lc;
 
 	if (program->full_reason != NULL)
-		return;
+		return NIL;
 	foreach(lc, program->sources)
 	{
 		ProgramSource *source = lfirst(lc);
@@ -91,6 +183,7 @@ replica_identity_require(DeltaProgram *program)
 		if (!source->by_delta)
 			continue;
 		foreach(child, find_all_inheritors(source->relid, AccessShareLock, NULL))
-			require_one(lfirst_oid(child));
+			relids = plan_one(relids, lfirst_oid(child));
 	}
+	return relids;
 }

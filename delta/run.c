@@ -23,6 +23,7 @@
 #include "query.h"
 #include "run.h"
 #include "run_owner.h"
+#include "fill_progress.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -55,6 +56,7 @@ execute_into_rowset(SPIPlanPtr plan, const char *name, Rowset *rowset, bool has_
 	options.read_only = true;	/* use the active snapshot as it is */
 	options.dest = CreateTuplestoreDestReceiver();
 	SetTuplestoreDestReceiverParams(options.dest, rowset->store, CurrentMemoryContext, false, NULL, NULL);
+	options.dest = fill_progress_receiver(options.dest, plan);
 	result = SPI_execute_plan_extended(plan, &options);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(result));
@@ -556,15 +558,20 @@ table_first_fill(LoadedTable *table)
 	ListCell   *lc;
 
 	owner_scope_enter(&scope, table);
+	fill_progress_begin(table->relid);
+	fill_progress_phase(FILL_STATES, 0);
 	foreach(lc, table->program->states)
 		refill_state(table, lfirst(lc));
+	fill_progress_phase(FILL_QUERY, 0);
 	rows = rowset_from_sql(table_fill_sql(table), "__pgt_fill");
 	rows->has_deletes = false;
+	fill_progress_phase(FILL_WRITE, rows->row_count);
 	relation = table_open(table->relid, RowExclusiveLock);
 	count = apply_fill(relation, rows, true);
 	table_close(relation, NoLock);
 	rowset_free(rows);
 	advance_active_snapshot();
+	fill_progress_end();
 	owner_scope_leave(&scope);
 	return count;
 }

@@ -164,6 +164,20 @@ COMMENT ON COLUMN pgtrickle.pgt_refresh_history.estimated_full_ms IS
 	'what the planner expected of a full refresh, corrected likewise; null: not weighed';
 GRANT SELECT ON pgtrickle.pgt_refresh_history TO PUBLIC;
 
+-- First fills that are running now; the server shows the numbers of other roles' sessions to pg_read_all_stats only.
+CREATE VIEW pgtrickle.pgt_fill_progress WITH (security_barrier) AS
+	SELECT p.pid, a.datname, a.usename, p.relid,
+		CASE p.param11 WHEN 1 THEN 'filling states' WHEN 2 THEN 'running the query' WHEN 3 THEN 'writing rows' END AS phase,
+		p.param3 AS rows_done,
+		p.param12 AS rows_estimated,
+		clock_timestamp() - a.query_start AS running_for,
+		a.query
+	FROM pg_catalog.pg_stat_get_progress_info('COPY') p
+	JOIN pg_catalog.pg_stat_activity a USING (pid)
+	WHERE p.param13 = 7067;
+COMMENT ON VIEW pgtrickle.pgt_fill_progress IS 'first fills that are running: phase, rows, estimate';
+GRANT SELECT ON pgtrickle.pgt_fill_progress TO PUBLIC;
+
 /* ---- monitoring ---- */
 
 CREATE VIEW pgtrickle.pg_stat_stream_tables WITH (security_barrier) AS
