@@ -70,6 +70,8 @@ typedef struct Estimate
 	ExpectedRowset *rowsets;	/* by rowset number */
 	MemoryContext context;		/* SPI leaves other ones current */
 	double		cost;
+	PlanVisitor visit;			/* or NULL */
+	void	   *visit_arg;
 } Estimate;
 
 void
@@ -154,6 +156,23 @@ state_rowset_tupdesc(LoadedTable *table, ProgramState *state)
 
 /* ---- steps ---- */
 
+static SPIPlanPtr
+planned_step(Estimate *estimate, int step_no, uint64 variant, uint64 magnitudes, double *cost, double *rows)
+{
+	SPIPlanPtr	plan = table_prepare_step(estimate->table, step_no, variant, magnitudes);
+
+	plan_cost(plan, cost, rows);
+	if (estimate->visit != NULL)
+	{
+		CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+
+		estimate->visit(estimate->visit_arg, estimate->table, step_no, variant,
+						linitial_node(PlannedStmt, cached->stmt_list));
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	}
+	return plan;
+}
+
 static void
 add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
 {
@@ -174,8 +193,7 @@ add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
 	}
 	if (nonempty == 0)
 		return;
-	plan = table_prepare_step(estimate->table, step_no, nonempty, magnitudes);
-	plan_cost(plan, &cost, &rows);
+	plan = planned_step(estimate, step_no, nonempty, magnitudes, &cost, &rows);
 	estimate->cost += COST_PER_STEP + cost;
 	expect_rowset(estimate, step->output,
 				  ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->resultDesc, rows);
@@ -207,23 +225,17 @@ add_replace_step(Estimate *estimate, ProgramStep *step, int step_no)
 	if (keys == 0)
 		return;
 	/* as if no key were NULL: the patterns of NULLs are known only to the run */
-	plan_cost(table_prepare_step(estimate->table, step_no, 0, cost_magnitude(keys)), &cost, &rows);
+	(void) planned_step(estimate, step_no, 0, cost_magnitude(keys), &cost, &rows);
 	estimate->cost += COST_PER_STEP + cost + 2 * rows * COST_PER_MERGED_ROW;
 	expect_rowset(estimate, step->output, state_rowset_tupdesc(estimate->table, step->state), 2 * rows);
 }
 
-/* The cost of all steps, given the deltas of the sources, which are registered. */
-static double
-cost_of_steps(LoadedTable *table, Rowset **rowsets)
+static void
+add_steps(Estimate *estimate)
 {
-	DeltaProgram *program = table->program;
-	int			nrowsets = list_length(program->rowsets);
-	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0};
+	DeltaProgram *program = estimate->table->program;
 	ListCell   *lc;
 
-	estimate.rowsets = palloc0(sizeof(ExpectedRowset) * nrowsets);
-	for (int i = 0; i < nrowsets; i++)
-		estimate.rowsets[i].rows = rowsets[i] == NULL ? 0 : (double) rowsets[i]->row_count;
 	foreach(lc, program->steps)
 	{
 		ProgramStep *step = lfirst(lc);
@@ -231,24 +243,66 @@ cost_of_steps(LoadedTable *table, Rowset **rowsets)
 		switch (step->kind)
 		{
 			case STEP_QUERY:
-				add_query_step(&estimate, step, foreach_current_index(lc));
+				add_query_step(estimate, step, foreach_current_index(lc));
 				break;
 			case STEP_MERGE:
-				add_merge_step(&estimate, step);
+				add_merge_step(estimate, step);
 				break;
 			case STEP_REPLACE:
-				add_replace_step(&estimate, step, foreach_current_index(lc));
+				add_replace_step(estimate, step, foreach_current_index(lc));
 				break;
 		}
 	}
-	estimate.cost += estimate.rowsets[program->result].rows * COST_PER_APPLIED_ROW;
-	for (int i = 0; i < nrowsets; i++)
+	estimate->cost += estimate->rowsets[program->result].rows * COST_PER_APPLIED_ROW;
+}
+
+static void
+forget_expected(Estimate *estimate)
+{
+	for (int i = 0; i < list_length(estimate->table->program->rowsets); i++)
 	{
-		if (estimate.rowsets[i].is_registered)
-			(void) SPI_unregister_relation(estimate.rowsets[i].enr.md.name);
+		if (estimate->rowsets[i].is_registered)
+			(void) SPI_unregister_relation(estimate->rowsets[i].enr.md.name);
 	}
-	MemoryContextSwitchTo(estimate.context);
+	MemoryContextSwitchTo(estimate->context);
+}
+
+/* The cost of all steps, given the deltas of the sources, which are registered. */
+static double
+cost_of_steps(LoadedTable *table, Rowset **rowsets)
+{
+	int			nrowsets = list_length(table->program->rowsets);
+	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0, NULL, NULL};
+
+	estimate.rowsets = palloc0(sizeof(ExpectedRowset) * nrowsets);
+	for (int i = 0; i < nrowsets; i++)
+		estimate.rowsets[i].rows = rowsets[i] == NULL ? 0 : (double) rowsets[i]->row_count;
+	add_steps(&estimate);
+	forget_expected(&estimate);
 	return estimate.cost;
+}
+
+void
+cost_visit_plans(LoadedTable *table, const double *source_rows, PlanVisitor visit, void *arg)
+{
+	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0, visit, arg};
+	ListCell   *lc;
+
+	estimate.rowsets = palloc0(sizeof(ExpectedRowset) * list_length(table->program->rowsets));
+	foreach(lc, table->program->rowsets)
+	{
+		ProgramRowset *rowset = lfirst(lc);
+		int			number = foreach_current_index(lc);
+		Relation	relation;
+
+		if (!OidIsValid(rowset->source_relid) || source_rows[number] == 0)
+			continue;
+		relation = table_open(rowset->source_relid, AccessShareLock);
+		expect_rowset(&estimate, number, rowset_tupdesc_for(RelationGetDescr(relation)), source_rows[number]);
+		table_close(relation, NoLock);
+	}
+	add_steps(&estimate);
+	forget_expected(&estimate);
 }
 
 /* ---- the two sums ---- */

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "nodes/plannodes.h"
 #include "rowset.h"
 #include "utils/hsearch.h"
 
@@ -46,6 +47,15 @@ extern void cost_model_init(CostModel *model, double delta_factor, double full_f
  * Chooses for one refresh.  Needs an SPI connection and an active snapshot; plans each statement at most once per order of magnitude.
  */
 extern void cost_decide(struct LoadedTable *table, Rowset **source_rowsets, CostDecision *decision);
+
+/* Looks at the plan of a step (a number from 0) while the rowsets that it reads are registered, without rows. */
+typedef void (*PlanVisitor) (void *arg, struct LoadedTable *table, int step_no, uint64 variant, PlannedStmt *plan);
+
+/*
+ * Plans all steps for deltas of sources with so many rows (by rowset number; others are ignored) and shows each plan.  In the owner's
+ * scope; with programs that follow the time the previous moment must be known.
+ */
+extern void cost_visit_plans(struct LoadedTable *table, const double *source_rows, PlanVisitor visit, void *arg);
 
 /* Takes note of how long a refresh took that was decided on. */
 extern void cost_learn(struct LoadedTable *table, const CostDecision *decision, double duration_ms);

@@ -51,6 +51,14 @@ CREATE FUNCTION pgtrickle.stream_table_report(name text, with_analyze boolean)
 COMMENT ON FUNCTION pgtrickle.stream_table_report(text, boolean) IS
 	'the delta program of a stream table that the caller may read';
 
+CREATE FUNCTION pgtrickle.index_advice(name text)
+	RETURNS TABLE (source_table text, columns text, step integer, scan_cost double precision, probe_cost double precision,
+		advice text, statement text)
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_index_advice';
+COMMENT ON FUNCTION pgtrickle.index_advice(text) IS
+	'indexes that would make refreshes of a stream table look up rows where they scan tables now';
+
 /*
  * While a stream table is stopped the applier keeps nothing for it, nor for what reads it, which stands still with it.  So all of
  * them are filled again when it goes on.
