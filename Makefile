@@ -9,6 +9,7 @@
 #   make check          the tests, with set-up       make format       clang-format and perltidy
 #     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
 #   make fuzz           random queries for half an hour (PGTRICKLE_FUZZ_SECONDS=n: others)
+#   make sqlsmith       odd queries by SQLsmith against a server with stream tables
 #   make demo           the demo, with set-up        make clean
 #   make bench-tpch     TPC-H at the scales 0.1 and 1 (TPCH_SCALES=0.1: one); half an hour, 6 GB of disk
 
@@ -52,6 +53,9 @@ check-long:
 fuzz:
 	PGTRICKLE_LONG=1 tools/test t/401_fuzz.pl
 
+sqlsmith:
+	PGTRICKLE_SQLSMITH_QUERIES=200000 tools/test t/404_sqlsmith.pl
+
 demo:
 	tools/demo $(DEMO_OPTIONS)
 
@@ -68,4 +72,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-units check-long fuzz demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-units check-long fuzz sqlsmith demo bench bench-tpch format lint $(PARTS)
