@@ -35,14 +35,15 @@ while (time < $until && @findings < $findings_max)
 	my $world = StreamTables::Fuzz::World->new($node, seed => $seed + $worlds,
 		debug => $ENV{PGTRICKLE_FUZZ_DEBUG} ? sub { diag($_[0]) } : undef);
 	push @findings, $world->run(until => $until);
-	$total{$_} += $world->{$_} foreach qw(queries ticks skipped listed);
+	$total{$_} += $world->{$_} foreach qw(queries ticks skipped listed slow);
 	$features{$_} += $world->{features}{$_} foreach keys %{ $world->{features} };
 	$worlds++;
 	last if $ENV{PGTRICKLE_SEED} && !$ENV{PGTRICKLE_FUZZ_SECONDS};
 }
-diag("$worlds worlds, $total{queries} queries, $total{ticks} comparisons; $total{skipped} queries could not be run, $total{listed} need full refreshes");
+diag("$worlds worlds, $total{queries} queries, $total{ticks} comparisons; $total{skipped} queries could not be run, $total{listed} need full refreshes, $total{slow} were too slow");
 diag('constructs: ' . join ', ', map { "$_ $features{$_}" } sort keys %features);
 is(join("\n\n", @findings), '', 'every stream table equals its query, and is maintained by delta');
+cmp_ok($total{slow}, '<=', 2 + $total{queries} / 100, 'few refreshes take very long');
 cmp_ok($total{queries}, '>', 10, 'there were queries');
 
 $node->stop_applier;

@@ -31,7 +31,7 @@ sub new
 {
 	my ($class, $node, %opt) = @_;
 
-	my $self = bless { node => $node, stream_tables => [], transactions => [], findings => [], queries => 0, ticks => 0, skipped => 0, listed => 0,
+	my $self = bless { node => $node, stream_tables => [], transactions => [], findings => [], queries => 0, ticks => 0, skipped => 0, listed => 0, slow => 0,
 		features => {}, %opt }, $class;
 	$self->{tables} = [ random_schema(4) ];
 	$self->{setup} = join '', map { StreamTables::Fuzz::Schema::table_sql($_) . insert_rows($_, 12 + int rand 14) . ";\n" } @{ $self->{tables} };
@@ -44,8 +44,8 @@ sub run_statements
 {
 	my ($self, @statements) = @_;
 
-	my $seconds = $self->{patience} // 30;
-	my $script = "SET statement_timeout = '${seconds}s';\nSET client_min_messages = error;\n";
+	my $patience_ms = $self->{patience_ms} // 30_000;
+	my $script = "SET statement_timeout = '${patience_ms}ms';\nSET client_min_messages = error;\n";
 	foreach my $statement (@statements)
 	{
 		my ($name, $sql) = @$statement;
@@ -99,7 +99,7 @@ sub check_queries
 		  [ "why$i", 'SELECT result FROM pgtrickle.validate_query(' . sql_literal($queries[$i]{sql}) . ") WHERE check_name = 'full_refresh_reason'" ];
 	}
 	# a query that takes long on a few rows is of no use here
-	local $self->{patience} = 1;
+	local $self->{patience_ms} = 300;
 	my $answers = $self->run_statements(@statements);
 	my @good;
 	foreach my $i (0 .. $#queries)
@@ -155,6 +155,12 @@ sub create_stream_tables
 	{
 		my $answer = $answers->{ $stream_table->{name} };
 
+		if ($answer && $answer->{message} =~ /^index row size/)
+		{
+			# a known limit: keys above 2.7 kB
+			$self->{skipped}++;
+			next;
+		}
 		if (!$answer || $answer->{state} ne '00000')
 		{
 			$self->finding('cannot be created: ' . ($answer ? "$answer->{state} $answer->{message}" : 'the server crashed'), $stream_table);
@@ -182,6 +188,13 @@ sub compare
 		if (!$answer)
 		{
 			$wrong{$name} = "no answer\n$self->{crashed}";
+		}
+		elsif ($answer->{state} eq '57014')
+		{
+			# some deltas of joins of joins are huge, and forced here; counted, since nothing may hang either
+			$self->{slow}++;
+			$self->{debug}->("slow: $stream_table->{sql}") if $self->{debug};
+			$wrong{$name} = '';
 		}
 		elsif ($answer->{state} ne '00000')
 		{
