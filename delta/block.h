@@ -126,6 +126,9 @@ extern Query *rewrite_whole_rows(Compiler *compiler, Query *query);
 /* distinct_aggregate.c: the level without DISTINCT inside of aggregates, where that makes it follow deltas; else itself. */
 extern Query *rewrite_distinct_aggregates(Query *query);
 
+/* virtual_column.c: makes a table of which a virtual generated column is used a subquery that computes it; true: done. */
+extern bool compute_virtual_columns(RangeTblEntry *rte, Bitmapset *used_attnos);
+
 /* row_security.c: the level with subqueries that apply the policies of its tables; in place. */
 extern Query *rewrite_row_security(Query *query);
 

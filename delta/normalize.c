@@ -389,22 +389,6 @@ describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 	return true;
 }
 
-/* 18 has columns that are computed when they are read; changes come without them. */
-static const char *
-used_virtual_column(Oid relid, Bitmapset *used_attnos)
-{
-#ifdef ATTRIBUTE_GENERATED_VIRTUAL
-	int			attno = -1;
-
-	while ((attno = bms_next_member(used_attnos, attno)) >= 0)
-	{
-		if (get_attgenerated(relid, attno) == ATTRIBUTE_GENERATED_VIRTUAL)
-			return get_attname(relid, attno, false);
-	}
-#endif
-	return NULL;
-}
-
 typedef struct UsedColumns
 {
 	int			rtindex;
@@ -472,7 +456,6 @@ block_describe_input(Compiler *compiler, Query *query, int rtindex)
 	RangeTblEntry *rte = rt_fetch(rtindex, query->rtable);
 	BlockInput *input = palloc0(sizeof(BlockInput));
 	Bitmapset  *used_attnos;
-	const char *virtual_column;
 
 	input->rte = rte;
 	input->rowset = -1;
@@ -480,10 +463,9 @@ block_describe_input(Compiler *compiler, Query *query, int rtindex)
 	{
 		case RTE_RELATION:
 			used_attnos = used_columns(query, rtindex);
-			virtual_column = used_virtual_column(rte->relid, used_attnos);
-			if (virtual_column != NULL)
-				compile_cannot(compiler, "the virtual generated column \"%s\" has no delta rule yet", virtual_column);
-			if (!describe_relation_input(compiler, rte, input) || virtual_column != NULL)
+			if (compute_virtual_columns(rte, used_attnos))
+				return describe_subquery_input(compiler, rte, input) ? input : NULL;
+			if (!describe_relation_input(compiler, rte, input))
 			{
 				program_note_source(compiler, rte->relid, used_attnos, false);
 				return NULL;

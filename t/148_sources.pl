@@ -68,6 +68,17 @@ my @stories = (
 	owner_sees_all => 'SELECT id, v FROM secret',
 	by_current_user => 'SELECT CURRENT_USER AS me, id FROM secret WHERE owner <> CURRENT_USER');
 
+if ($node->sql('SHOW server_version_num') >= 180000)
+{
+	$node->sql('CREATE TABLE thought (id int PRIMARY KEY, n int, half int GENERATED ALWAYS AS (n / 2) VIRTUAL, note text);
+		INSERT INTO thought (id, n, note) SELECT i, i % 5, i FROM generate_series(1, 9) i');
+	push @stories,
+	  virtual_rows => 'SELECT id, half FROM thought WHERE half IS DISTINCT FROM 1',
+	  virtual_groups => 'SELECT half, count(*) AS c, max(n) AS hi FROM thought GROUP BY half',
+	  virtual_join => 'SELECT t.half, a.note, to_jsonb(t) AS j FROM parent a LEFT JOIN thought t ON t.half = a.k',
+	  not_virtual => 'SELECT n, note FROM thought';
+}
+
 my @readers_stories = (
 	reader_rows => 'SELECT id, owner, v FROM secret',
 	reader_groups => 'SELECT level, count(*) AS c, max(v) AS hi FROM secret GROUP BY level',
@@ -102,6 +113,7 @@ sub change
 		sub { "UPDATE secret SET owner = " . pick("'reader'", "'boss'", 'NULL') . " WHERE id % 5 = $k" },
 		sub { "UPDATE secret SET level = $k WHERE id % 4 = " . int rand 4 },
 		sub { "DELETE FROM secret WHERE id % 8 = $k" },
+		sub { @stories > 44 ? "UPDATE thought SET n = $k WHERE id % 4 = " . int rand 4 : "DELETE FROM made WHERE n = $k" },
 		sub { "UPDATE clearance SET level = $k WHERE who = " . pick("'reader'", "'boss'") })->();
 }
 
