@@ -10,6 +10,7 @@
 #     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
 #   make fuzz           random queries for half an hour (PGTRICKLE_FUZZ_SECONDS=n: others)
 #   make sqlsmith       odd queries by SQLsmith against a server with stream tables
+#   make constructs     docs/reference/constructs.md, from what the server says
 #   make demo           the demo, with set-up        make clean
 #   make bench-tpch     TPC-H at the scales 0.1 and 1 (TPCH_SCALES=0.1: one); half an hour, 6 GB of disk
 
@@ -56,6 +57,11 @@ fuzz:
 sqlsmith:
 	PGTRICKLE_SQLSMITH_QUERIES=200000 tools/test t/404_sqlsmith.pl
 
+constructs:
+	mkdir -p build && rm -f build/constructs.md && install -m 666 /dev/null build/constructs.md
+	PGTRICKLE_CONSTRUCTS=$(CURDIR)/build/constructs.md tools/test t/091_constructs.pl
+	cp build/constructs.md docs/reference/constructs.md
+
 demo:
 	tools/demo $(DEMO_OPTIONS)
 
@@ -72,4 +78,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-units check-long fuzz sqlsmith demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-units check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)

@@ -140,9 +140,8 @@ class Tpch:
 
     def advised_indexes(self):
         """Creates what the stream tables' advice names; returns the statements."""
-        if self.server.sql("SELECT count(*) FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace AND proname = 'advise_indexes'") == "0":
-            return []
-        statements = self.server.sql("SELECT DISTINCT create_statement FROM pgtrickle.advise_indexes()").splitlines()
+        statements = sorted({statement for name in self.names
+                             for statement in self.server.sql("SELECT statement FROM pgtrickle.index_advice('%s')" % name).splitlines()})
         for statement in statements:
             self.server.sql(statement)
         return statements
