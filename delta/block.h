@@ -135,6 +135,10 @@ extern Query *rewrite_row_security(Query *query);
 /* set_operation.c: the level without INTERSECT and EXCEPT, and with a UNION that union.c can take; NULL: no rule. */
 extern Query *rewrite_set_operations(Compiler *compiler, Query *query);
 
+/* copies.c: INTERSECT ALL and EXCEPT ALL, which rewrite_set_operations leaves. */
+extern bool is_bag_operation(Query *query);
+extern Compiled *compile_copies(Compiler *compiler, Query *level);
+
 /* One input of a level: what its range-table entry yields, compiled.  NULL when it has no rule. */
 extern BlockInput *block_describe_input(Compiler *compiler, Query *query, int rtindex);
 

@@ -83,7 +83,7 @@ compile_new_level(Compiler *compiler, Query *query)
 		(query = rewrite_set_operations(compiler, query)) == NULL)
 		return NULL;
 	if (query->setOperations != NULL)
-		return compile_union_all(compiler, query);
+		return is_bag_operation(query) ? compile_copies(compiler, query) : compile_union_all(compiler, query);
 
 	query = rewrite_distinct_aggregates(query);
 	query = rewrite_whole_rows(compiler, query);

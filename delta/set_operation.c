@@ -14,7 +14,8 @@
  *     SELECT c.. FROM (SELECT c.., true AS l, NULL AS r FROM L UNION ALL SELECT c.., NULL, true FROM R) GROUP BY c..
  *     HAVING count(l) > 0 AND NOT count(r) > 0
  *
- * With ALL the grouping is a subquery, and generate_series(1, l - r) makes the copies.  Values that are not visible stay in the state.
+ * With ALL the grouping is a subquery, and generate_series(1, l - r) makes the copies; copies.c knows how a delta does without.  Values
+ * that are not visible stay in the state.
  *
  * UNION and UNION ALL are union.c's; here, a branch of one that is another operation becomes a subquery, so that union.c only meets branches
  * that it can take as they are.  LIMIT over a set operation becomes a level above it.
@@ -202,8 +203,8 @@ visible_condition(SetOperationStmt *operation, Expr *left, Expr *right)
 }
 
 /* One row per value; with ALL also its counts, as two more columns. */
-static Query *
-counted_query(Query *level, SetOperationStmt *operation)
+Query *
+set_operation_counts(Query *level, SetOperationStmt *operation)
 {
 	/* below it: the union, a marked side, the part; with ALL all that is one level down */
 	int			depth = operation->all ? 4 : 3;
@@ -275,8 +276,8 @@ number_of_copies(SetOperationStmt *operation, Expr *left, Expr *right)
 	return (Expr *) smaller;
 }
 
-static Query *
-copied_query(Query *counted, SetOperationStmt *operation)
+Query *
+set_operation_copies(Query *counted, SetOperationStmt *operation)
 {
 	int			ncolumns = list_length(operation->colTypes);
 	Expr	   *copies = number_of_copies(operation, (Expr *) subquery_var(counted, 1, ncolumns + 1, 0),
@@ -301,9 +302,9 @@ set_operation_as_levels(Query *level, SetOperationStmt *operation)
 		branches_into_subqueries(level, &level->setOperations, !operation->all);
 		return level;
 	}
-	query = counted_query(level, operation);
+	query = set_operation_counts(level, operation);
 	if (operation->all)
-		query = copied_query(query, operation);
+		query = set_operation_copies(query, operation);
 	query->cteList = level->cteList;
 	query->hasRecursive = level->hasRecursive;
 	rename_targets(query->targetList, target_column_names(level->targetList));
@@ -340,6 +341,14 @@ limited_query(Query *level)
 	return outer;
 }
 
+bool
+is_bag_operation(Query *query)
+{
+	SetOperationStmt *operation = (SetOperationStmt *) query->setOperations;
+
+	return operation != NULL && operation->op != SETOP_UNION && operation->all;
+}
+
 Query *
 rewrite_set_operations(Compiler *compiler, Query *query)
 {
@@ -350,5 +359,7 @@ rewrite_set_operations(Compiler *compiler, Query *query)
 	if (query->limitCount != NULL || query->limitOffset != NULL)
 		return limited_query(query);
 	query = copyObject(query);
+	if (is_bag_operation(query))
+		return query;			/* copies.c */
 	return set_operation_as_levels(query, castNode(SetOperationStmt, query->setOperations));
 }

@@ -37,4 +37,8 @@ extern void entry_becomes_subquery(RangeTblEntry *rte, Query *query);
  */
 extern Query *set_operation_as_levels(Query *level, SetOperationStmt *operation);
 
+/* Of INTERSECT and EXCEPT the grouping below: one row per value; with ALL also its counts l and r, and the copies over such rows. */
+extern Query *set_operation_counts(Query *level, SetOperationStmt *operation);
+extern Query *set_operation_copies(Query *counts, SetOperationStmt *operation);
+
 #endif							/* PGTRICKLE_TREE_BUILD_H */
