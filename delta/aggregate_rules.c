@@ -78,18 +78,12 @@ extension_rule(Aggref *aggref)
 	return AGGREGATE_RECOMPUTE;
 }
 
-AggregateRule
-aggregate_rule(Aggref *aggref)
+static AggregateRule
+builtin_rule(Aggref *aggref)
 {
 	const char *name;
 	Oid			type;
 
-	if (is_of_extension(aggref))
-		return extension_rule(aggref);
-	if (get_func_namespace(aggref->aggfnoid) != PG_CATALOG_NAMESPACE ||
-		aggref->aggkind != AGGKIND_NORMAL || aggref->aggdistinct != NIL ||
-		aggref->aggorder != NIL || list_length(aggref->args) > 1)
-		return AGGREGATE_RECOMPUTE;
 	name = get_func_name(aggref->aggfnoid);
 	if (aggref->aggstar)
 		return strcmp(name, "count") == 0 ? AGGREGATE_COUNT_ROWS : AGGREGATE_RECOMPUTE;
@@ -110,6 +104,27 @@ aggregate_rule(Aggref *aggref)
 	if (strcmp(name, "bool_or") == 0)
 		return AGGREGATE_BOOL_OR;
 	return variance_rule(name, type);
+}
+
+/* To these it makes no difference whether a value comes once or several times. */
+static bool
+ignores_distinct(AggregateRule rule)
+{
+	return rule == AGGREGATE_MIN || rule == AGGREGATE_MAX || rule == AGGREGATE_BOOL_AND || rule == AGGREGATE_BOOL_OR;
+}
+
+AggregateRule
+aggregate_rule(Aggref *aggref)
+{
+	AggregateRule rule;
+
+	if (is_of_extension(aggref))
+		return extension_rule(aggref);
+	if (get_func_namespace(aggref->aggfnoid) != PG_CATALOG_NAMESPACE || aggref->aggkind != AGGKIND_NORMAL ||
+		aggref->aggorder != NIL || list_length(aggref->args) > 1)
+		return AGGREGATE_RECOMPUTE;
+	rule = builtin_rule(aggref);
+	return aggref->aggdistinct != NIL && !ignores_distinct(rule) ? AGGREGATE_RECOMPUTE : rule;
 }
 
 Oid

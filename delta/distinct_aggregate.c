@@ -48,19 +48,11 @@ typedef struct DistinctRewrite
 
 /* ---- can we? ---- */
 
+/* min(DISTINCT x) and its like have a rule as they are. */
 static bool
 is_distinct_call(Aggref *call)
 {
-	AggregateRule rule;
-	Aggref	   *plain;
-
-	if (call->aggdistinct == NIL)
-		return false;
-	plain = copyObject(call);
-	plain->aggdistinct = NIL;
-	rule = aggregate_rule(plain);
-	/* which of equal values stays does not matter to these */
-	return rule != AGGREGATE_MIN && rule != AGGREGATE_MAX && rule != AGGREGATE_BOOL_AND && rule != AGGREGATE_BOOL_OR;
+	return call->aggdistinct != NIL && aggregate_rule(call) == AGGREGATE_RECOMPUTE;
 }
 
 static bool
@@ -94,10 +86,7 @@ collect_walker(Node *node, DistinctRewrite *rewrite)
 			rewrite->is_possible &= distinct_call_has_rule(call);
 		else
 		{
-			Aggref	   *plain = copyObject(call);
-
-			plain->aggdistinct = NIL;
-			rewrite->is_possible &= aggregate_rule(plain) != AGGREGATE_RECOMPUTE;
+			rewrite->is_possible &= aggregate_rule(call) != AGGREGATE_RECOMPUTE;
 			rewrite->has_plain_calls = true;
 		}
 		return false;
@@ -358,7 +347,7 @@ plain_call_outside(OuterContext *context, Aggref *call)
 	Aggref	   *outer = (Aggref *) expression_tree_mutator((Node *) call, values_mutator, context);
 	bool		is_bare = !outer->aggstar && IsA(linitial_node(TargetEntry, outer->args)->expr, Var);
 
-	outer->aggdistinct = NIL;
+	outer->aggdistinct = NIL;		/* has a rule with it, as without */
 	if (call->aggfilter == NULL && is_bare)
 		return (Node *) outer;
 	if (outer->aggstar && call->aggfilter == NULL)

@@ -85,6 +85,7 @@ my @stories = (
 	distinct_join => 'SELECT o.w, count(DISTINCT v.s) AS s, count(DISTINCT v.d) AS d, sum(v.m) AS m FROM v JOIN o ON o.k = v.k GROUP BY o.w',
 	distinct_in_expressions => 'SELECT k + 1 AS k, 100 * count(DISTINCT s) / count(*) AS share FROM v GROUP BY k',
 	distinct_rolled_up => 'SELECT k, b, count(DISTINCT s) AS s, stddev(i4) AS sd FROM v GROUP BY ROLLUP (k, b)',
+	distinct_extrema => 'SELECT k, min(DISTINCT i4) AS lo, max(DISTINCT s) AS hi, bool_or(DISTINCT b) AS b FROM v GROUP BY k',
 	recomputed => q{SELECT k, bit_and(i4) AS ba, bit_or(i2) AS bo, bit_xor(i8) AS bx, string_agg(s, ',' ORDER BY id) AS list, array_agg(i4 ORDER BY id) AS ints,
 		jsonb_object_agg(id, s) AS o, percentile_cont(0.5) WITHIN GROUP (ORDER BY i4) AS med, mode() WITHIN GROUP (ORDER BY s) AS often,
 		rank(5) WITHIN GROUP (ORDER BY i4) AS r, sum(f) AS f, range_agg(int4range(i2, i2 + 2)) AS ra FROM v GROUP BY k},
@@ -119,7 +120,7 @@ run_rounds($node,
 		'all groups empty' => 'DELETE FROM v',
 		'and revive' => join ';', map { insert() } 1 .. 10 ]);
 
-foreach my $name (qw(variances_i4 variances_n intervals monies booleans over_join distinct_counts distinct_all distinct_filtered distinct_join distinct_rolled_up))
+foreach my $name (qw(variances_i4 variances_n intervals monies booleans over_join distinct_counts distinct_all distinct_filtered distinct_join distinct_rolled_up distinct_extrema))
 {
 	unlike($node->sql("SELECT pgtrickle.explain_st('$name')"), qr/affected keys/, "$name is maintained by adding and taking away");
 }
