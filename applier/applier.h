@@ -105,6 +105,9 @@ typedef struct Applier
 	Lsn		  tick_when_reached; /* LSN_NONE: the stream is not too far behind */
 	Micros	  tick_when_waited;
 	Micros	  next_due;
+	Micros	  spool_at; /* when changes have waited long enough */
+	Micros	  spool_not_before; /* after a failure */
+	bool	  spool_helps; /* the last time it made room */
 	Lsn		  persisted_ack_lsn;
 	Lsn		  persisted_stream_lsn; /* the stream position at the last persisting */
 	Micros	  persisted_at;

@@ -52,6 +52,7 @@ stream_table_free(StreamTable *table)
 	free(table->refill_reason);
 	free(table->name);
 	snapshot_release(table->frontier);
+	snapshot_release(table->spooled);
 	free(table);
 }
 
@@ -274,6 +275,8 @@ enum
 	COLUMN_CLOCK,
 	COLUMN_DATA_AGE_MS,
 	COLUMN_CRON_MS,
+	COLUMN_SPOOL_SNAPSHOT,
+	COLUMN_SPOOLED_AGE_MS,
 	COLUMN_COUNT
 };
 
@@ -393,9 +396,14 @@ load_frontier(StreamTable *table, const PGresult *result, int row, Error *error)
 {
 	const char *snapshot = text_or_null(result, row, COLUMN_FRONTIER_SNAPSHOT);
 	const char *lsn = text_or_null(result, row, COLUMN_FRONTIER_LSN);
+	const char *spooled = text_or_null(result, row, COLUMN_SPOOL_SNAPSHOT);
 
 	if (snapshot != NULL && !snapshot_parse(snapshot, &table->frontier, error))
 		return error_context(error, "frontier of stream table \"%s\"", table->name);
+	if (spooled != NULL && !snapshot_parse(spooled, &table->spooled, error))
+		return error_context(error, "spool of stream table \"%s\"", table->name);
+	table->spooled_since =
+		clock_now() - (Micros) number_or_zero(result, row, COLUMN_SPOOLED_AGE_MS) * 1000;
 	if (lsn != NULL && !lsn_parse(lsn, &table->frontier_lsn))
 		return error_set(error, FAIL_FATAL, "frontier of stream table \"%s\": \"%s\" is no LSN",
 						 table->name, lsn);

@@ -92,12 +92,17 @@ struct StreamTable
 	bool	  needs_refill;
 	char	 *refill_reason;
 
+	/* What waits in the spool: all it needs that this snapshot sees and the frontier does not. */
+	Snapshot *spooled; /* NULL: nothing */
+	Micros	  spooled_since; /* the oldest of it */
+
 	StreamTableRun run;
 
 	/* Scratch of the schedule and the tick. */
 	bool   is_due;
 	bool   in_tick; /* chosen; stays set while the tick runs */
 	bool   moves_by_clock; /* takes part even if nothing in it has changed */
+	bool   spools; /* the tick puts what is pending into the spool and leaves the rows alone */
 	bool   takes_part;
 	bool   is_blocked;
 	Micros pending_since; /* MICROS_NEVER: not pending */
@@ -153,6 +158,13 @@ extern Oid *catalog_interest(const Catalog *catalog, size_t *count);
 extern bool		   stream_table_reads(const StreamTable *table, Oid relid);
 extern const char *stream_table_source_name(const StreamTable *table, Oid relid);
 
+/* What it has received, as rows or in the spool. */
+static inline Snapshot *
+stream_table_received(const StreamTable *table)
+{
+	return table->spooled != NULL ? table->spooled : table->frontier;
+}
+
 /* Is its frontier still that of the fill in a user's transaction? */
 static inline bool
 stream_table_is_at_fill(const StreamTable *table)
@@ -172,7 +184,7 @@ stream_table_was_refreshed(StreamTable *table, Micros moment)
 
 /*
  * Does a received transaction belong to some later tick of this stream table?
- * docs/explanation/tick.md, sections 1 and 7: not what the frontier sees, not its own refresh.  The
+ * docs/explanation/tick.md, sections 1, 7 and 8: not what the frontier or the spool has, not its own refresh.  The
  * transaction that filled it counts as a whole here; which of its records count is a matter of its
  * marker.
  */
@@ -181,7 +193,7 @@ stream_table_wants(const StreamTable *table, Xid xid)
 {
 	if (stream_table_is_at_fill(table) && xid == table->filled_xid)
 		return true;
-	return xid != table->own_xid && !snapshot_sees(table->frontier, xid);
+	return xid != table->own_xid && !snapshot_sees(stream_table_received(table), xid);
 }
 
 #endif /* PGTRICKLE_APPLIER_CATALOG_H */

@@ -612,7 +612,8 @@ intake_check_missed(Intake *intake, StreamTable *table)
 		return;
 	for (size_t i = 0; i < table->source_count; i++)
 		first =
-			lsn_min(first, settle_first_missed(intake->settle, table->sources[i], table->frontier));
+			lsn_min(first, settle_first_missed(intake->settle, table->sources[i],
+												   stream_table_received(table)));
 	if (first != LSN_MAX)
 		miss_changes(intake, table, first, MISSED_SKIPPED);
 }

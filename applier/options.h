@@ -24,6 +24,7 @@ typedef struct Options
 	uint64_t	spill_bytes_max; /* 0: no limit */
 	const char *spill_directory;
 	Micros		heartbeat_interval;
+	Micros		spool_after; /* changes that wait longer are kept in the database and not in the WAL */
 	int			lock_timeout_ms;
 
 	/* setup, drop */

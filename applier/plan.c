@@ -56,8 +56,8 @@ static void
 decide_part(const Schedule *schedule, StreamTable *table, const Snapshot *snapshot, Micros now)
 {
 	bool needs_full = schedule_refill_reason(schedule, table) != NULL;
-	bool has_changes =
-		needs_full || count_visible(table, snapshot) > 0 || some_upstream(table, takes_part);
+	bool has_changes = needs_full || table->spooled != NULL || count_visible(table, snapshot) > 0 ||
+					   some_upstream(table, takes_part);
 	bool may = table->is_active && table->run.retry_at <= now;
 
 	/*
@@ -82,7 +82,9 @@ decide_parts(const Schedule *schedule, const Catalog *catalog, const Snapshot *s
 
 		table->takes_part = false;
 		table->is_blocked = false;
-		if (table->in_tick)
+		if (table->in_tick && table->spools)
+			table->takes_part = count_visible(table, snapshot) > 0;
+		else if (table->in_tick)
 			decide_part(schedule, table, snapshot, now);
 	}
 }
@@ -129,6 +131,30 @@ changed_source(const StreamTable *table, const Snapshot *snapshot)
 	return NULL;
 }
 
+/* Why a delta would not do, in the words of the history; NULL: it does. */
+static const char *
+table_full_reason(const Schedule *schedule, const StreamTable *table, const Snapshot *snapshot)
+{
+	const char *reason = schedule_refill_reason(schedule, table);
+
+	if (reason != NULL)
+		return reason;
+	return changed_source(table, snapshot) != NULL ? "a source changed" : NULL;
+}
+
+/* How old is the oldest change, and does a full refresh have to follow anyway? */
+static void
+choose_to_spool(PlannedTable *planned, const char *full_reason, Micros now)
+{
+	Text   action = {0};
+	Micros age = now - planned->table->run.pending.items[0]->committed_at;
+
+	text_append_format(&action, "spool:%lld%s%s", (long long) (age / 1000),
+					   full_reason != NULL ? ":" : "", full_reason != NULL ? full_reason : "");
+	planned->is_full = full_reason != NULL;
+	planned->action = action.data;
+}
+
 static void
 choose_action(const Schedule *schedule, PlannedTable *planned, const Snapshot *snapshot)
 {
@@ -144,6 +170,8 @@ choose_action(const Schedule *schedule, PlannedTable *planned, const Snapshot *s
 	else
 		text_append(&action, "delta");
 	planned->is_full = refill_reason != NULL || source != NULL;
+	if (planned->table->spooled != NULL)
+		text_append(&action, "+spooled");
 	if (verification != NULL)
 		text_append_format(&action, "+verify:%s", verification->nonce);
 	planned->action = action.data;
@@ -155,11 +183,13 @@ choose_action(const Schedule *schedule, PlannedTable *planned, const Snapshot *s
 
 /*
  * Was it filled inside a transaction that belongs to this tick?  Then only the records behind its
- * marker count, which is so for no other stream table.
+ * marker count, which is so for no other stream table.  And what it has in the spool is laid before the set.
  */
 static bool
 needs_exclusive_set(const StreamTable *table)
 {
+	if (table->spooled != NULL && !table->spools)
+		return true;
 	if (!stream_table_is_at_fill(table))
 		return false;
 	for (size_t i = 0; i < table->run.pending.count; i++)
@@ -178,7 +208,7 @@ find_set(Plan *plan, const StreamTable *table, bool exclusive)
 		const StreamTable *first = plan->sets[i].first;
 
 		if (!exclusive && !plan->sets[i].is_exclusive && first->own_xid == table->own_xid &&
-			snapshot_equals(first->frontier, table->frontier))
+			snapshot_equals(stream_table_received(first), stream_table_received(table)))
 			return &plan->sets[i];
 	}
 	return NULL;
@@ -308,8 +338,12 @@ plan_create(Intake *intake, Snapshot *snapshot, uint64_t tick_number, Micros now
 			continue;
 		planned = &plan->tables[plan->table_count++];
 		planned->table = catalog->tables[i];
+		planned->spools = planned->table->spools;
 		planned->set = set_for(plan, planned->table)->number;
-		choose_action(intake->schedule, planned, snapshot);
+		if (planned->table->spools)
+			choose_to_spool(planned, table_full_reason(intake->schedule, planned->table, snapshot), now);
+		else
+			choose_action(intake->schedule, planned, snapshot);
 	}
 	fill_sets(plan);
 	count_consumers(plan, tick_number);
@@ -346,6 +380,25 @@ is_still_wanted(const Transaction *transaction, const void *context)
 	return stream_table_wants(context, transaction->xid);
 }
 
+/* What was pending is in the spool; what was missed is made up for by the full refresh that was noted there. */
+static void
+spooled(const PlannedTable *planned, const Plan *plan, Intake *intake)
+{
+	StreamTable *table = planned->table;
+
+	if (table->spooled == NULL)
+		table->spooled_since = table->run.pending.items[0]->committed_at;
+	snapshot_release(table->spooled);
+	table->spooled = snapshot_share(plan->snapshot);
+	if (planned->is_full)
+	{
+		table->run.missed_changes = false;
+		table->run.missed_lsn = LSN_MAX;
+		intake_check_missed(intake, table);
+	}
+	pending_keep(intake->buffer, &table->run.pending, is_still_wanted, table);
+}
+
 void
 plan_committed(const Plan *plan, Intake *intake, Xid own_xid)
 {
@@ -353,12 +406,21 @@ plan_committed(const Plan *plan, Intake *intake, Xid own_xid)
 	{
 		StreamTable *table = plan->tables[i].table;
 
+		if (plan->tables[i].spools)
+		{
+			spooled(&plan->tables[i], plan, intake);
+			continue;
+		}
+
 		/*
 		 * A transaction that the old frontier sees must be seen by the new one, or it would come
 		 * twice.
 		 */
-		assert(plan->tables[i].is_full || plan->snapshot->xmin >= table->frontier->xmin);
+		assert(plan->tables[i].is_full ||
+			   plan->snapshot->xmin >= stream_table_received(table)->xmin);
 		snapshot_release(table->frontier);
+		snapshot_release(table->spooled);
+		table->spooled = NULL;
 		table->frontier = snapshot_share(plan->snapshot);
 		table->frontier_lsn = plan->stream_lsn;
 		table->own_xid = own_xid;

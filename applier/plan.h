@@ -30,6 +30,7 @@ typedef struct PlannedTable
 	StreamTable *table;
 	int			 set; /* ChangeSet.number */
 	bool		 is_full;
+	bool		 spools; /* no refresh: its changes are stored for a later one */
 	char		*action; /* as tick_plan wants it */
 } PlannedTable;
 

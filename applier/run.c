@@ -49,6 +49,10 @@
 /* So many unsettled entries are worth a heartbeat before its time. */
 #define UNSETTLED_MAX 100000
 
+/* Changes that hold back more WAL than this go into the spool at once. */
+#define SPOOL_WAL_BYTES_MAX (UINT64_C(256) * 1024 * 1024)
+#define SPOOL_DELAY_AFTER_FAILURE (10 * MICROS_PER_SECOND)
+
 /* A stream that stays far behind does not keep ticks from running for longer than this. */
 #define TOO_FAR_BEHIND_MAX (30 * MICROS_PER_SECOND)
 
@@ -148,6 +152,9 @@ open_epoch(Applier *applier, Error *error)
 	applier->tick_failures = 0;
 	applier->tick_when_reached = LSN_NONE;
 	applier->next_due = 0;
+	applier->spool_at = MICROS_NEVER;
+	applier->spool_not_before = 0;
+	applier->spool_helps = true;
 	applier->last_heartbeat_sent = false;
 	return attach_start(applier, error);
 }
@@ -298,7 +305,8 @@ tick_was_committed(Applier *applier, Micros now)
 
 	applier->ticks_committed++;
 	applier->tick_failures = 0;
-	applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
+	if (!tick->spools)
+		applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
 	note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
 	defer_those_waiting(applier, now);
@@ -390,6 +398,18 @@ blame(Applier *applier, StreamTable *table, const Error *failure, Micros now, Er
 							   failure->message, delay, error);
 }
 
+/* Nobody's rows are to blame; the slot waits until it works again. */
+static void
+spooling_has_failed(Applier *applier, Micros now)
+{
+	Error said = applier->tick.failure;
+
+	error_context(&said, "could not put changes into the spool");
+	log_error(LEVEL_WARNING, &said);
+	applier->spool_not_before = now + SPOOL_DELAY_AFTER_FAILURE;
+	wish_catalog(applier, now);
+}
+
 static bool
 tick_has_failed(Applier *applier, Micros now, Error *error)
 {
@@ -453,7 +473,10 @@ tick_is_over(Applier *applier, Micros now, Error *error)
 
 	applier->tick.outcome = TICK_NO_OUTCOME;
 	applier->schedule->is_dirty = true;
-	schedule_requests_end(applier->schedule, applier->catalog, outcome == TICK_COMMITTED);
+	if (applier->tick.spools)
+		applier->spool_helps = outcome == TICK_COMMITTED;
+	else
+		schedule_requests_end(applier->schedule, applier->catalog, outcome == TICK_COMMITTED);
 	if (outcome != TICK_TOO_FAR_BEHIND)
 		applier->tick_when_waited = 0;
 	switch (outcome)
@@ -471,7 +494,10 @@ tick_is_over(Applier *applier, Micros now, Error *error)
 			stream_is_far_behind(applier, now);
 			break;
 		default:
-			handled = tick_has_failed(applier, now, error);
+			if (applier->tick.spools)
+				spooling_has_failed(applier, now);
+			else
+				handled = tick_has_failed(applier, now, error);
 			break;
 	}
 	clear_tick_marks(applier);
@@ -499,11 +525,26 @@ must_wait_for_stream(Applier *applier, Micros now)
 	return true;
 }
 
+/* Is it time to store what slow stream tables need, so that the slot can move on? */
+static bool
+choose_spool(Applier *applier, bool all, Micros now)
+{
+	if (now < applier->spool_not_before)
+	{
+		applier->spool_at = applier->spool_not_before;
+		return false;
+	}
+	return schedule_choose_spool(applier->schedule, applier->catalog, applier->intake->stream_lsn,
+								 applier->options->spool_after, SPOOL_WAL_BYTES_MAX, all, now,
+								 &applier->spool_at) > 0;
+}
+
 static bool
 consider_tick(Applier *applier, Micros now, Error *error)
 {
 	bool under_pressure = buffer_is_under_pressure(applier->buffer);
-	bool may_wait_long =
+	size_t chosen;
+	bool   may_wait_long =
 		under_pressure || (applier->tick_when_waited != 0 && now >= applier->tick_when_waited);
 
 	if (now < applier->tick_at || must_wait_for_stream(applier, now))
@@ -521,10 +562,14 @@ consider_tick(Applier *applier, Micros now, Error *error)
 		schedule_drop_unknown(applier->schedule, applier->catalog);
 
 	/* Much wakes the loop that makes nothing due, such as what others write. */
-	if (!applier->schedule->is_dirty && now < applier->next_due && !under_pressure)
+	if (!applier->schedule->is_dirty && now < applier->next_due && now < applier->spool_at &&
+		!under_pressure)
 		return true;
-	if (schedule_choose(applier->schedule, applier->catalog, now, under_pressure,
-						&applier->next_due) > 0)
+	chosen = schedule_choose(applier->schedule, applier->catalog, now, under_pressure,
+							 &applier->next_due);
+	if (choose_spool(applier, under_pressure && chosen == 0 && applier->spool_helps, now))
+		return tick_start_spool(&applier->tick, may_wait_long, now, error);
+	if (chosen > 0)
 		return tick_start(&applier->tick, may_wait_long, now, error);
 
 	/* Nothing to refresh makes room: what slow ones wait with has to go. */
@@ -738,6 +783,7 @@ next_deadline(const Applier *applier)
 	else if (applier->tick.state == TICK_IDLE && !applier->catalog_is_loading)
 	{
 		deadline = earlier(applier->next_due, heartbeat_due(applier));
+		deadline = earlier(deadline, applier->spool_at);
 		if (applier->control.queue_length == 0)
 			deadline = earlier(deadline, applier->catalog_reload_at);
 	}

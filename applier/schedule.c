@@ -280,6 +280,12 @@ look_at_pending(const Schedule *schedule, StreamTable *table)
 		table->pending_since = pending->items[0]->committed_at;
 		table->ready_at = table->run.deferred_until;
 	}
+	if (table->spooled != NULL)
+	{
+		if (table->spooled_since < table->pending_since)
+			table->pending_since = table->spooled_since;
+		table->ready_at = table->run.deferred_until;
+	}
 	if (table->is_active && schedule_refill_reason(schedule, table) != NULL)
 	{
 		table->pending_since = 0;
@@ -478,6 +484,7 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 		Micros		 at;
 
 		table->in_tick = false;
+		table->spools = false;
 		table->is_due = false;
 		table->moves_by_clock = false;
 		if (table->schedule == SCHEDULE_IMMEDIATE)
@@ -513,5 +520,48 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 		if (comes_along(catalog->tables[i], now))
 			chosen += choose_with_upstream(catalog->tables[i]);
 	}
+	return chosen;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * What has to wait elsewhere
+ */
+
+/* Who is refreshed now, or filled again, needs no spool; nor does it help who waits for an old transaction. */
+static bool
+may_spool(const Schedule *schedule, const StreamTable *table, Micros now)
+{
+	return table->is_active && table->schedule != SCHEDULE_IMMEDIATE && !table->is_due &&
+		   table->run.pending.count > 0 && !refill_is_urgent(schedule, table) &&
+		   !schedule_is_requested(schedule, table) && table->run.deferred_until <= now &&
+		   !(stream_table_is_at_fill(table) &&
+			 table->run.pending.items[0]->xid == table->filled_xid);
+}
+
+size_t
+schedule_choose_spool(const Schedule *schedule, Catalog *catalog, Lsn stream_lsn, Micros wait,
+					  uint64_t wal_bytes_max, bool all, Micros now, Micros *next)
+{
+	size_t chosen = 0;
+
+	*next = MICROS_NEVER;
+	for (size_t i = 0; i < catalog->count; i++)
+	{
+		StreamTable		  *table = catalog->tables[i];
+		const Transaction *oldest;
+
+		if (!may_spool(schedule, table, now))
+			continue;
+		oldest = table->run.pending.items[0];
+		table->spools = all || oldest->committed_at + wait <= now ||
+						oldest->commit_lsn + wal_bytes_max < stream_lsn;
+		chosen += table->spools;
+		if (!table->spools && oldest->committed_at + wait < *next)
+			*next = oldest->committed_at + wait;
+	}
+
+	/* Those who are due have their turn after it. */
+	for (size_t i = 0; chosen > 0 && i < catalog->count; i++)
+		catalog->tables[i]->in_tick = catalog->tables[i]->spools;
 	return chosen;
 }

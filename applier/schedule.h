@@ -73,6 +73,15 @@ extern Lsn schedule_needed_lsn(const Schedule *schedule);
 extern size_t schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pressure,
 							  Micros *next_due);
 
+/*
+ * Slow stream tables must not hold the slot back.  After schedule_choose: of those that are not due, takes the ones for which something
+ * has waited for `wait` or longer, or holds the slot more than `wal_bytes_max` behind; with `all`, all for which something waits.  If there are
+ * any, in_tick is set on them alone, and spools.  Returns how many; *next is when to ask again (MICROS_NEVER: when something arrives).
+ */
+extern size_t schedule_choose_spool(const Schedule *schedule, Catalog *catalog, Lsn stream_lsn,
+									Micros wait, uint64_t wal_bytes_max, bool all, Micros now,
+									Micros *next);
+
 /* Must it be refreshed in full, now and whatever its schedule?  The reason, or NULL. */
 extern const char *schedule_refill_reason(const Schedule *schedule, const StreamTable *table);
 

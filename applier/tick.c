@@ -187,20 +187,35 @@ chosen_ids(const Catalog *catalog)
 	return ids.data;
 }
 
+static void
+reset(Tick *tick, bool spools, bool may_wait_long, Micros now)
+{
+	assert(tick->state == TICK_IDLE && session_is_idle(&tick->session));
+	tick->number++;
+	tick->started_at = now;
+	tick->spools = spools;
+	tick->may_wait_long = may_wait_long;
+	tick->outcome = TICK_NO_OUTCOME;
+	tick->failed_at_lock = false;
+	tick->all_is_sent = tick->commit_is_sent = tick->is_committed = false;
+	tick->own_xid = XID_NONE;
+}
+
+/* Nothing is read from the sources, so nothing has to be locked. */
+bool
+tick_start_spool(Tick *tick, bool may_wait_long, Micros now, Error *error)
+{
+	reset(tick, true, may_wait_long, now);
+	return send_begin(tick, "", error);
+}
+
 bool
 tick_start(Tick *tick, bool may_wait_long, Micros now, Error *error)
 {
 	const Catalog *catalog = tick->intake->catalog;
 	const char	  *tables;
 
-	assert(tick->state == TICK_IDLE && session_is_idle(&tick->session));
-	tick->number++;
-	tick->started_at = now;
-	tick->may_wait_long = may_wait_long;
-	tick->outcome = TICK_NO_OUTCOME;
-	tick->failed_at_lock = false;
-	tick->all_is_sent = tick->commit_is_sent = tick->is_committed = false;
-	tick->own_xid = XID_NONE;
+	reset(tick, false, may_wait_long, now);
 	for (size_t i = 0; i < catalog->count; i++)
 	{
 		if (catalog->tables[i]->in_tick)
@@ -431,7 +446,7 @@ take_execute_row(Tick *tick, const PGresult *result, int row)
 		return true;
 	}
 	table = catalog_find(tick->intake->catalog, pgt_id);
-	if (table != NULL)
+	if (table != NULL && !tick->spools)
 		table->run.refresh_cost = (Micros) (strtod(PQgetvalue(result, row, 4), NULL) * 1000);
 	if (log_is_wanted(LEVEL_DEBUG))
 	{
@@ -479,7 +494,7 @@ finish_committed(Tick *tick, Error *error)
 	if (log_is_wanted(LEVEL_DEBUG))
 		log_committed(tick);
 	plan_committed(tick->plan, tick->intake, tick->own_xid);
-	for (size_t i = 0; i < tick->plan->table_count; i++)
+	for (size_t i = 0; !tick->spools && i < tick->plan->table_count; i++)
 		stream_table_was_refreshed(tick->plan->tables[i].table, tick->started_at);
 	tick->persisted_ack_lsn = tick->plan->ack_lsn;
 	tick->persisted_stream_lsn = tick->plan->stream_lsn;

@@ -77,6 +77,7 @@ typedef struct Tick
 	Micros		started_at; /* and when each phase was over, for the log */
 	Micros		snapshot_at;
 	Micros		fence_at;
+	bool		spools; /* it refreshes nobody, but puts what waits into the spool */
 	bool		may_wait_long; /* TOO_FAR_BEHIND does not count this time */
 	Micros		give_up_at; /* waiting for the fence */
 	char	   *pgt_ids; /* of those chosen, as an array */
@@ -110,6 +111,9 @@ extern void tick_forget_lock_lists(Tick *tick);
 
 /* Begins a tick of the stream tables that are marked in_tick. */
 extern bool tick_start(Tick *tick, bool may_wait_long, Micros now, Error *error) MUST_CHECK;
+
+/* Begins one that puts into the spool what waits for those that are marked in_tick and spools. */
+extern bool tick_start_spool(Tick *tick, bool may_wait_long, Micros now, Error *error) MUST_CHECK;
 
 /*
  * Goes as far as it can without waiting.  When the tick is over, `outcome` says how, and the state

@@ -66,6 +66,7 @@ typedef struct BarrierState
 	bool	   exists;
 	char	  *status;
 	bool	   covers; /* the frontier covers the wanted snapshot */
+	bool	   waits_in_spool; /* the applier has let go of changes that are not in the rows */
 	uint64	   own_xid; /* of the tick that moved the frontier last, 0: none */
 	bool	   failed_since; /* a refresh has failed since the wait began */
 	char	  *error_sqlstate;
@@ -104,6 +105,7 @@ static const char *const look_sql =
 	"    WHERE pg_visible_in_snapshot(running, $2) AND running IS DISTINCT FROM $3),"
 	"  f.own_xid, f.last_error_at >= $4, f.last_error_sqlstate, f.last_error_message,"
 	"  p.slot_name, p.ack_lsn, d.created_xid = $3, d.xmin, f.xmin,"
+	"  EXISTS (SELECT FROM pgtrickle.pgt_spool_waiting w WHERE w.pgt_id = d.pgt_id),"
 	"  (SELECT jsonb_build_object('row_count', v.row_count, 'difference_count', v.difference_count,"
 	"     'snapshot', v.snapshot::text, 'differences', v.differences)::text"
 	"   FROM pgtrickle.pgt_verifications v WHERE v.nonce = $5 AND v.pgt_id = $1)"
@@ -125,6 +127,7 @@ enum
 	LOOK_CREATED_BY_US,
 	LOOK_DEFINITION_XMIN,
 	LOOK_FRONTIER_XMIN,
+	LOOK_WAITS_IN_SPOOL,
 	LOOK_ANSWER
 };
 
@@ -179,6 +182,7 @@ barrier_look(Barrier *barrier)
 		state->exists = true;
 		state->status = look_text(barrier, LOOK_STATUS);
 		state->covers = DatumGetBool(look_datum(LOOK_COVERS));
+		state->waits_in_spool = DatumGetBool(look_datum(LOOK_WAITS_IN_SPOOL));
 		/* an xid8 is passed by value wherever bigint is; NULL gives no pointer to follow */
 		char *own_xid_text = look_text(barrier, LOOK_OWN_XID);
 
@@ -602,7 +606,7 @@ barrier_schedule_ms(Barrier *barrier)
 
 /*
  * Everything visible in the wanted snapshot is in: the frontier covers it, or the applier says, by what it has persisted or
- * by its last feedback, that no stream table needs anything below an LSN that lies above all those commits.
+ * by its last feedback, that no stream table needs anything below an LSN that lies above all those commits, and nothing is in the spool.
  */
 static bool
 barrier_is_fresh(Barrier *barrier)
@@ -613,8 +617,13 @@ barrier_is_fresh(Barrier *barrier)
 		return true;
 	if (barrier->insert_lsn == InvalidXLogRecPtr)
 		return false;
-	return state->ack_lsn >= barrier->insert_lsn ||
-		   applier_consumed_lsn(state->slot_name) >= barrier->insert_lsn;
+	if (state->ack_lsn >= barrier->insert_lsn)
+		return !state->waits_in_spool;
+	if (applier_consumed_lsn(state->slot_name) < barrier->insert_lsn)
+		return false;
+	/* it may have got there by the spool, since we looked */
+	barrier_look(barrier);
+	return state->covers || !state->waits_in_spool;
 }
 
 /* Waits; false when the time is over. */
@@ -672,7 +681,7 @@ interval_ms(Interval *interval)
 static bool
 barrier_wait_on_standby(Barrier *barrier, XLogRecPtr source_lsn)
 {
-	while (barrier->state.exists && barrier->state.ack_lsn < source_lsn)
+	while (barrier->state.exists && (barrier->state.ack_lsn < source_lsn || barrier->state.waits_in_spool))
 	{
 		if (!barrier_sleep(barrier))
 			return false;

@@ -27,6 +27,7 @@
 static const char *const frontier_sql =
 	"UPDATE pgtrickle.pgt_frontiers SET snapshot = $2::pg_snapshot, lsn = $3, own_xid = $4::xid8,"
 	" query_now = pg_catalog.now(), data_timestamp = $5, last_refresh_at = $6, is_populated = true, needs_refill = false, refill_reason = NULL,"
+	" spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL,"
 	" total_refreshes = total_refreshes + 1, total_rows_inserted = total_rows_inserted + $7,"
 	" total_rows_deleted = total_rows_deleted + $8, total_duration_ms = total_duration_ms + $9,"
 	" last_action = $10, last_status = 'COMPLETED', consecutive_errors = 0, retry_at = NULL,"
@@ -64,8 +65,7 @@ static TimestampTz tick_taken_at;
 static char *tick_snapshot;
 static char *tick_xid;
 
-/* Runs a statement that is prepared once per session; hidden from the stream. */
-static int
+int
 execute_kept(SPIPlanPtr *kept, const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 {
 	RepOriginId saved = replorigin_session_origin;

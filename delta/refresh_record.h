@@ -36,4 +36,7 @@ extern void record_begin(const TickFrontier *frontier, TimestampTz snapshot_take
 extern void record_refresh(const RefreshRecord *record);
 extern void record_progress(const TickFrontier *frontier);
 
+/* Runs a statement that is prepared once per session; hidden from the stream.  Returns SPI's result. */
+extern int	execute_kept(SPIPlanPtr *kept, const char *sql, int nargs, Oid *types, Datum *values, const char *nulls);
+
 #endif							/* PGTRICKLE_REFRESH_RECORD_H */

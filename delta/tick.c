@@ -21,6 +21,7 @@
 #include "refresh_record.h"
 #include "run.h"
 #include "settings.h"
+#include "spool.h"
 #include "stage.h"
 #include "storage/lmgr.h"
 #include "temporal.h"
@@ -46,6 +47,9 @@ typedef struct TickEntry
 	int			set;
 	const char *full_reason;	/* refresh in full, and why; NULL: by delta */
 	char	   *verify_nonce;	/* verify afterwards, under this nonce; NULL: no */
+	bool		is_spooled;		/* some of its changes are in the spool */
+	bool		spools;			/* no refresh: its changes go into the spool; no table */
+	TimestampTz spooled_since;	/* the oldest of them */
 	RefreshOutcome outcome;
 } TickEntry;
 
@@ -55,6 +59,8 @@ typedef struct Tick
 	List	   *entries;		/* of TickEntry, in topological order */
 	Stage	   *stage;
 	List	   *made_rowsets;	/* of Rowset: to be freed at the end, which closes their files */
+	bool		spools;			/* all entries do */
+	List	   *spool_parts;	/* of SpoolPart */
 	TimestampTz started_at;
 } Tick;
 
@@ -107,17 +113,45 @@ entry_of(int64 pgt_id)
 
 /* ---- tick_plan ---- */
 
-/* "delta", "full:<reason>", either followed by "+verify" or "+verify:<nonce>". */
+/* Cuts "+word" or "+word:argument" off the end of an action; NULL: it is not there. */
+static char *
+cut_suffix(char *action, const char *suffix)
+{
+	char	   *found = strstr(action, suffix);
+	size_t		length = strlen(suffix);
+
+	if (found == NULL)
+		return NULL;
+	*found = '\0';
+	return found[length] == ':' ? found + length + 1 : found + length;
+}
+
+/* "spool:<age of the oldest change in ms>", or the same followed by ":<reason>" for a full refresh later on. */
+static void
+parse_spool_action(TickEntry *entry, const char *arguments)
+{
+	char	   *end;
+	int64		age_ms = strtoll(arguments, &end, 10);
+
+	entry->spools = true;
+	entry->spooled_since = GetCurrentTimestamp() - age_ms * 1000;
+	entry->full_reason = *end == ':' ? pstrdup(end + 1) : NULL;
+}
+
+/*
+ * "delta", "full:<reason>", either followed by "+spooled", by "+verify" or "+verify:<nonce>", in this order; or "spool:...".
+ */
 static void
 parse_action(TickEntry *entry, const char *action)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(tick->context);
-	const char *verify = strstr(action, "+verify");
-	char	   *head = verify ? pnstrdup(action, verify - action) : pstrdup(action);
+	char	   *head = pstrdup(action);
 
-	if (verify != NULL)
-		entry->verify_nonce = pstrdup(verify[7] == ':' ? verify + 8 : "");
-	if (strncmp(head, "full", 4) == 0)
+	entry->verify_nonce = cut_suffix(head, "+verify");
+	entry->is_spooled = cut_suffix(head, "+spooled") != NULL;
+	if (strncmp(head, "spool:", 6) == 0)
+		parse_spool_action(entry, head + 6);
+	else if (strncmp(head, "full", 4) == 0)
 		entry->full_reason = pstrdup(head[4] == ':' ? head + 5 : "requested");
 	else if (strcmp(head, "delta") != 0)
 		ereport(ERROR,
@@ -155,12 +189,24 @@ add_entry(int64 pgt_id, int set, const char *action)
 	failed_id = pgt_id;
 	entry->pgt_id = pgt_id;
 	entry->set = set;
+	parse_action(entry, action);
+	if (tick->entries != NIL && tick->spools != entry->spools)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a tick cannot both refresh and spool")));
+	tick->spools = entry->spools;
+	if (entry->spools)
+	{
+		/* its query may be whatever it wants to be meanwhile */
+		tick->entries = lappend(tick->entries, entry);
+		failed_id = 0;
+		return;
+	}
 	entry->table = load_locked(pgt_id);
 	if (entry->table == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("stream table " INT64_FORMAT " does not exist", pgt_id)));
-	parse_action(entry, action);
 	if (!table_states_fit(entry->table))
 	{
 		entry->table = table_rebuild_states(entry->table);
@@ -216,6 +262,17 @@ expect_sources(TickEntry *entry)
 	}
 }
 
+/* What came earlier is laid before what tick_stage is going to bring. */
+static void
+take_from_spool(TickEntry *entry)
+{
+	if (!entry->is_spooled || entry->full_reason != NULL)
+		return;
+	failed_id = entry->pgt_id;
+	entry->full_reason = spool_take(tick->stage, entry->set, entry->pgt_id);
+	failed_id = 0;
+}
+
 Datum
 pgtrickle_tick_plan(PG_FUNCTION_ARGS)
 {
@@ -247,7 +304,12 @@ pgtrickle_tick_plan(PG_FUNCTION_ARGS)
 	for (int i = 0; i < nids; i++)
 		add_entry(DatumGetInt64(ids[i]), DatumGetInt32(sets[i]), TextDatumGetCString(actions[i]));
 	foreach(lc, tick->entries)
-		expect_sources(lfirst(lc));
+	{
+		if (!tick->spools)
+			expect_sources(lfirst(lc));
+	}
+	foreach(lc, tick->entries)
+		take_from_spool(lfirst(lc));
 	MemoryContextSwitchTo(oldcontext);
 	SPI_finish();
 	PG_RETURN_VOID();
@@ -272,7 +334,10 @@ pgtrickle_tick_stage(PG_FUNCTION_ARGS)
 
 	require_tick();
 	oldcontext = MemoryContextSwitchTo(tick->context);
-	stage_append(tick->stage, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	if (tick->spools)
+		tick->spool_parts = spool_store(tick->spool_parts, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	else
+		stage_append(tick->stage, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
 	MemoryContextSwitchTo(oldcontext);
 	PG_RETURN_VOID();
 }
@@ -436,6 +501,8 @@ execute_entry(TickEntry *entry)
 	record.ended_at = GetCurrentTimestamp();
 	cost_learn(entry->table, &decision, (record.ended_at - started_at) / 1000.0);
 	record_refresh(&record);
+	if (entry->is_spooled)
+		spool_forget(entry->pgt_id);
 	failed_id = 0;
 }
 
@@ -494,7 +561,13 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 		TickEntry  *entry = lfirst(lc);
 		TimestampTz started_at = GetCurrentTimestamp();
 
-		execute_entry(entry);
+		if (entry->spools)
+		{
+			spool_give(tick->spool_parts, entry->set, entry->pgt_id, entry->spooled_since, entry->full_reason);
+			entry->outcome.action = "SPOOL";
+		}
+		else
+			execute_entry(entry);
 		return_entry(rsinfo, entry, started_at);
 	}
 	record_progress(&frontier);

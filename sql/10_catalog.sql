@@ -52,6 +52,11 @@ CREATE TABLE pgtrickle.pgt_frontiers (
 	own_xid xid8,
 	-- the moment of the snapshot
 	data_timestamp timestamptz,
+	-- what of the changes that the stream table needs is in the spool: all that this snapshot sees and the other does not; the oldest of
+	-- them; and why they are not there, but a full refresh has to follow
+	spool_snapshot pg_snapshot,
+	spooled_since timestamptz,
+	spool_reason text,
 	-- what now() was in the query that the rows equal
 	query_now timestamptz,
 	last_refresh_at timestamptz,
@@ -151,6 +156,18 @@ CREATE TABLE pgtrickle.pgt_progress (
 	fresh_at timestamptz
 ) WITH (fillfactor = 10);
 INSERT INTO pgtrickle.pgt_progress DEFAULT VALUES;
+
+-- Records of change sets that wait for slow schedules (delta/spool.c), and for whom.
+CREATE TABLE pgtrickle.pgt_spool (
+	spool_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	data bytea NOT NULL
+);
+CREATE TABLE pgtrickle.pgt_spool_readers (
+	pgt_id bigint NOT NULL REFERENCES pgtrickle.pgt_definitions ON DELETE CASCADE,
+	spool_id bigint NOT NULL,
+	PRIMARY KEY (pgt_id, spool_id)
+);
+CREATE INDEX pgt_spool_readers_spool_id ON pgtrickle.pgt_spool_readers (spool_id);
 
 -- Answers to verify(): the differing rows found inside a tick.
 CREATE TABLE pgtrickle.pgt_verifications (

@@ -78,7 +78,8 @@ BEGIN
 		USING kept_id, beside_id;
 
 	UPDATE pgtrickle.pgt_frontiers o SET
-		snapshot = n.snapshot, lsn = n.lsn, own_xid = NULL, query_now = n.query_now, data_timestamp = n.data_timestamp, last_refresh_at = n.last_refresh_at,
+		snapshot = n.snapshot, lsn = n.lsn, own_xid = NULL, query_now = n.query_now,
+		spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL, data_timestamp = n.data_timestamp, last_refresh_at = n.last_refresh_at,
 		is_populated = n.is_populated, needs_refill = n.needs_refill, refill_reason = n.refill_reason,
 		total_refreshes = o.total_refreshes + n.total_refreshes, total_rows_inserted = o.total_rows_inserted + n.total_rows_inserted,
 		total_duration_ms = o.total_duration_ms + n.total_duration_ms, last_action = n.last_action, last_status = n.last_status,

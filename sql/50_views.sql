@@ -54,6 +54,20 @@ CREATE VIEW pgtrickle.pgt_schedules AS
 COMMENT ON VIEW pgtrickle.pgt_schedules IS
 	'the schedule that each stream table follows, calculated ones worked out; not for users';
 
+-- Those whose changes, or those of a stream table that they read, wait in the spool: the slot has moved past what is not in their rows.
+CREATE VIEW pgtrickle.pgt_spool_waiting AS
+	WITH RECURSIVE waiting (pgt_id) AS (
+		SELECT f.pgt_id FROM pgtrickle.pgt_frontiers f WHERE f.spool_snapshot IS NOT NULL
+		UNION
+		SELECT consumer.pgt_id
+		FROM waiting w
+		JOIN pgtrickle.pgt_definitions d ON d.pgt_id = w.pgt_id
+		JOIN pgtrickle.pgt_sources consumer ON consumer.source_relid = d.relid
+	)
+	SELECT w.pgt_id FROM waiting w;
+COMMENT ON VIEW pgtrickle.pgt_spool_waiting IS
+	'stream tables whose rows lack what the spool has; not for users';
+
 CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 	SELECT
 		d.pgt_id,
@@ -102,7 +116,7 @@ GRANT SELECT ON pgtrickle.pgt_stream_tables TO PUBLIC;
  * Nothing that was committed is missing up to now, if the applier needs nothing below the end of the WAL; else up to the moment of a
  * probe that it has passed (applier_heartbeat).  This is an upper bound: another stream table with a slow schedule keeps the
  * applier's position back.  Therefore a stream table counts as stale only when, besides, something is wrong with it or the applier.
- * One that follows the clock is as fresh as its last refresh, whatever has arrived.
+ * One that follows the clock is as fresh as its last refresh, whatever has arrived; so is one whose changes wait in the spool.
  */
 CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	SELECT s.pgt_id, f.fresh_at, f.staleness, k.schedule_kind, k.schedule_ms,
@@ -129,7 +143,7 @@ CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	) h
 	CROSS JOIN LATERAL (
 		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness
-		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL THEN p.consumed_at END) END AS fresh_at) m
+		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT EXISTS (SELECT FROM pgtrickle.pgt_spool_waiting w WHERE w.pgt_id = s.pgt_id) THEN p.consumed_at END) END AS fresh_at) m
 	) f;
 COMMENT ON VIEW pgtrickle.pgt_freshness IS 'stream tables: how far behind their sources they can be at most';
 GRANT SELECT ON pgtrickle.pgt_freshness TO PUBLIC;

@@ -21,7 +21,8 @@ CREATE FUNCTION pgtrickle.applier_catalog()
 		schedule_kind text, schedule_ms bigint, source_relids oid[], upstream_ids bigint[],
 		frontier_snapshot text, frontier_lsn pg_lsn, frontier_xid text, created_xid text, filled_xid text,
 		needs_refill boolean, refill_reason text, consecutive_errors integer, retry_at timestamptz, has_consumers boolean,
-		clock text, data_timestamp timestamptz, cron_at timestamptz)
+		clock text, data_timestamp timestamptz, cron_at timestamptz,
+		spool_snapshot text, spooled_since timestamptz)
 	LANGUAGE sql STABLE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -34,7 +35,8 @@ AS $$
 		CASE WHEN d.clock_reason IS NULL THEN 'none' WHEN d.effective_refresh_mode = 'FULL' THEN 'full' ELSE 'delta' END,
 		f.data_timestamp,
 		-- a time that nobody was there for is made up for once
-		pgtrickle.next_cron_time(d.schedule, coalesce(f.data_timestamp, d.created_at), d.settings->>'TimeZone')
+		pgtrickle.next_cron_time(d.schedule, coalesce(f.data_timestamp, d.created_at), d.settings->>'TimeZone'),
+		f.spool_snapshot::text, f.spooled_since
 	FROM pgtrickle.pgt_definitions d
 	JOIN pgtrickle.pgt_frontiers f USING (pgt_id)
 	JOIN pg_class c ON c.oid = d.relid
@@ -199,6 +201,8 @@ BEGIN
 	END IF;
 	-- an answer that its asker has not fetched within an hour is not wanted any more
 	DELETE FROM pgtrickle.pgt_verifications WHERE verified_at < clock_timestamp() - interval '1 hour';
+	-- and what waits for a stream table that was dropped is not wanted either
+	DELETE FROM pgtrickle.pgt_spool s WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_spool_readers r WHERE r.spool_id = s.spool_id);
 	RETURN pruned;
 END
 $$;

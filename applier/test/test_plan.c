@@ -48,6 +48,55 @@ make_world(const Oid *sources)
 	return world;
 }
 
+/*
+ * Into the spool: the frontier stays, the slot goes on, and what comes again from the stream is not wanted.  The refresh after it takes the rest.
+ */
+static void
+test_spool(void)
+{
+	World		 world = make_world(source_500);
+	StreamTable *table = world.intake->catalog->tables[0];
+	Plan		*plan;
+
+	send_transaction(&world, 11, 1); /* commits at 1000 */
+	send_transaction(&world, 12, 1); /* 1100 */
+	table->spools = true;
+	plan = plan_at(&world, "12:12:");
+	CHECK(plan->table_count == 1 && plan->tables[0].spools);
+	CHECK(strncmp(plan->tables[0].action, "spool:", 6) == 0);
+	CHECK(plan->sets[0].transaction_count == 1);
+	CHECK(plan->ack_lsn == 1100);
+	commit(&world, plan, 50);
+	CHECK(!snapshot_sees(table->frontier, 11) && snapshot_sees(table->spooled, 11));
+	CHECK(table->own_xid == XID_NONE);
+	CHECK(!stream_table_wants(table, 11) && stream_table_wants(table, 12));
+
+	table->spools = false;
+	plan = plan_at(&world, "13:13:");
+	CHECK(strcmp(plan->tables[0].action, "delta+spooled") == 0);
+	CHECK(plan->sets[0].is_exclusive && plan->sets[0].transaction_count == 1);
+	commit(&world, plan, 51);
+	CHECK(table->spooled == NULL && snapshot_sees(table->frontier, 12));
+
+	/* What was missed is noted with it, and then holds the slot no longer. */
+	send_transaction(&world, 14, 1); /* 1200 */
+	table->run.missed_changes = true;
+	table->run.missed_lsn = 1150;
+	table->run.missed_reason = "for a test";
+	CHECK(plan_ack_lsn(NULL, world.intake) == 1150);
+	table->spools = true;
+	plan = plan_at(&world, "15:15:");
+	CHECK(strstr(plan->tables[0].action, ":for a test") != NULL);
+	CHECK(plan->sets[0].transaction_count == 0);
+	commit(&world, plan, 52);
+	CHECK(!table->run.missed_changes && plan_ack_lsn(NULL, world.intake) > 1200);
+	table->spools = false;
+	plan = plan_at(&world, "15:15:");
+	CHECK(plan->table_count == 1);
+	plan_free(plan);
+	world_free(&world);
+}
+
 /* Received is not visible: such a transaction waits, and holds the slot. */
 static void
 test_deferred(void)
@@ -560,6 +609,7 @@ main(void)
 {
 	log_level_min = LEVEL_FATAL;
 	test_deferred();
+	test_spool();
 	test_own_xid_arrives_early();
 	test_sets();
 	test_slow_consumer();

@@ -303,6 +303,47 @@ test_clock(void)
 	world_free(&world);
 }
 
+/* Only what nobody is about to refresh goes into the spool, after it has waited. */
+static void
+test_spool(void)
+{
+	Micros		 next;
+	World		 world = world_create(1000000);
+	StreamTable *table = make_pending(&world, SCHEDULE_MANUAL, NOW);
+	Catalog		*catalog = world.intake->catalog;
+	Lsn			 behind = table->run.pending.items[0]->commit_lsn + 1000;
+
+#define CHOOSE_SPOOL(all, at)                                                                      \
+	(schedule_choose(world.schedule, catalog, at, false, &next),                                   \
+	 schedule_choose_spool(world.schedule, catalog, behind, 60 * SECOND, 5000, all, at, &next))
+
+	CHECK(CHOOSE_SPOOL(false, NOW) == 0);
+	CHECK(next == NOW + 60 * SECOND && !table->spools);
+	CHECK(CHOOSE_SPOOL(false, next) == 1);
+	CHECK(table->in_tick && table->spools);
+	CHECK(CHOOSE_SPOOL(true, NOW) == 1);
+	behind += 5000;
+	CHECK(CHOOSE_SPOOL(false, NOW) == 1);
+
+	/* One that is due is refreshed. */
+	table->schedule = SCHEDULE_CONTINUOUS;
+	CHECK(CHOOSE_SPOOL(true, NOW) == 0);
+	CHECK(table->in_tick && !table->spools);
+
+	/* One that waits after a failure is not. */
+	table->run.retry_at = NOW + 100 * SECOND;
+	CHECK(CHOOSE_SPOOL(false, NOW) == 1);
+
+	/* Nor is one that is not active, or that somebody asked for. */
+	table->run.retry_at = 0;
+	table->schedule = SCHEDULE_MANUAL;
+	schedule_request(world.schedule, 1, NULL, 100);
+	CHECK(CHOOSE_SPOOL(true, NOW) == 0);
+	table->is_active = false;
+	CHECK(CHOOSE_SPOOL(true, NOW) == 0);
+	world_free(&world);
+}
+
 static void
 test_delays(void)
 {
@@ -326,6 +367,7 @@ main(void)
 	test_refill();
 	test_going_alone();
 	test_clock();
+	test_spool();
 	test_delays();
 	return testing_done("schedule");
 }
