@@ -189,7 +189,8 @@ term_rows(RecursionBuild *build, const char *self, int delta, uint64 wide)
 
 /*
  * "__pgt_changed_2 AS (what went or came), __pgt_wide_2 AS NOT MATERIALIZED (new state UNION ALL what went), " for each input in
- * `changed`; the wide ones only for what went.
+ * `changed`; the wide ones only for what went.  OFFSET keeps a subquery there: the planner can look up rows by an index below UNION ALL only if
+ * it can look them up in all branches, and it cannot do that in the bare result of a WITH query.
  */
 static void
 append_changed_inputs(StringInfo sql, RecursionBuild *build, uint64 changed, bool came)
@@ -214,7 +215,7 @@ append_changed_inputs(StringInfo sql, RecursionBuild *build, uint64 changed, boo
 																			list_nth_oid(input->colcollations, attno - 1), 0),
 														   list_length(targets) + 1, column, false));
 		}
-		appendStringInfo(sql, "__pgt_wide_%d AS NOT MATERIALIZED (%s\n\tUNION ALL TABLE __pgt_changed_%d),\n", i + 1,
+		appendStringInfo(sql, "__pgt_wide_%d AS NOT MATERIALIZED (%s\n\tUNION ALL (TABLE __pgt_changed_%d OFFSET 0)),\n", i + 1,
 						 query_print(simple_query(list_make1(copyObject(input->rte)), NIL, targets)), i + 1);
 	}
 }
