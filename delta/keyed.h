@@ -23,6 +23,9 @@ typedef struct KeyedLevel
 /* keyed.c: a state with the query's rows, of which those for the keys in the input's delta are computed again. */
 extern Compiled *compile_keyed(Compiler *compiler, KeyedLevel *level);
 
+/* top_rows.c: a level that takes the first rows of an order, with `needed` rows skipped and taken. */
+extern Compiled *compile_top_rows(Compiler *compiler, KeyedLevel *level, int64 needed);
+
 /* recompute.c: keyed recompute of a whole level, for lack of a finer rule. */
 extern Compiled *compile_recompute(Compiler *compiler, Query *query, const char *operator_name);
 extern bool level_follows_time(Query *query);

@@ -19,6 +19,10 @@ $node->sql(q{
 	CREATE TABLE bag (k int, v int, t text);
 	CREATE TABLE docs (k int, j json);
 	CREATE TABLE numbers (n numeric, f float8);
+	CREATE TABLE big (id int PRIMARY KEY, v int);
+	CREATE TABLE copies (v int, t text);
+	INSERT INTO big SELECT i, i * 37 % 101 FROM generate_series(1, 150) i;
+	INSERT INTO copies SELECT i / 20, 'c' FROM generate_series(1, 100) i;
 	CREATE VIEW lowest AS SELECT g FROM m ORDER BY n LIMIT 6;
 	INSERT INTO docs SELECT i % 2, json_build_object('i', i % 3) FROM generate_series(1, 8) i;
 	INSERT INTO numbers VALUES (1, 0), (1.0, '-0'), (1.00, 'NaN'), (NULL, 1), ('NaN', NULL);
@@ -47,6 +51,14 @@ my @stories = (
 	joined_top => q{SELECT t.id, b.t FROM (SELECT id, k FROM m ORDER BY id DESC LIMIT 5) t JOIN bag b ON b.k = t.k},
 	top_of_top => q{SELECT id FROM (SELECT id, n FROM m ORDER BY id LIMIT 10) t ORDER BY n DESC NULLS LAST, id LIMIT 3},
 	branch_tops => q{(SELECT id, n FROM m ORDER BY n, id LIMIT 2) UNION ALL (SELECT id, n FROM m ORDER BY n DESC, id DESC LIMIT 2)},
+	# with many rows behind the first ones, so that the reserve is used, and used up
+	big_top => q{SELECT id, v FROM big ORDER BY v, id LIMIT 2},
+	big_page => q{SELECT id FROM big ORDER BY v DESC, id LIMIT 3 OFFSET 2},
+	big_one => q{SELECT v FROM big ORDER BY v DESC NULLS LAST, id LIMIT 1},
+	big_group => q{SELECT v, count(*) AS c FROM (SELECT v FROM big ORDER BY v NULLS FIRST, id LIMIT 6) x GROUP BY v},
+	big_copies => q{SELECT v, t FROM copies ORDER BY v, t LIMIT 5},
+	big_copies_last => q{SELECT t, v FROM copies ORDER BY v DESC NULLS FIRST, t OFFSET 1 LIMIT 12},
+	big_join => q{SELECT b.id, c.t FROM big b JOIN copies c ON c.v = b.v ORDER BY b.v, b.id, c.t LIMIT 4},
 	expanded => q{SELECT id, generate_series(1, k) AS i FROM m ORDER BY id DESC, i LIMIT 7},
 	# DISTINCT ON
 	latest => q{SELECT DISTINCT ON (k) k, id, n FROM m ORDER BY k, id DESC},
@@ -104,17 +116,27 @@ sub change
 		"DELETE FROM docs WHERE k IS NOT DISTINCT FROM $k",
 		"INSERT INTO numbers VALUES (1.000, 1), (" . pick('1', '1.0', '0.5', 'NULL') . ", '-0')",
 		"DELETE FROM numbers WHERE ctid = (SELECT min(ctid) FROM numbers)",
+		"DELETE FROM big WHERE id IN (SELECT id FROM big ORDER BY v, id LIMIT " . pick(1, 5, 30) . ')',
+		"DELETE FROM big WHERE id IN (SELECT id FROM big ORDER BY v DESC, id LIMIT " . pick(1, 5, 30) . ')',
+		"INSERT INTO big SELECT 1000 * $next_id + i, i * 53 % 103 FROM generate_series(1, " . pick(1, 3, 40) . ') i',
+		"INSERT INTO big VALUES ($next_id + 100000, " . pick(-5, 50, 200, 'NULL') . ')',
+		"UPDATE big SET v = v + " . pick(1, -1, 60) . " WHERE id % 9 = " . int(rand 9),
+		"DELETE FROM copies WHERE ctid = ANY (ARRAY(SELECT ctid FROM copies ORDER BY v LIMIT " . pick(1, 4, 25) . '))',
+		"INSERT INTO copies SELECT " . pick(0, 2, 9, 'NULL') . ", 'c' FROM generate_series(1, " . pick(1, 10, 40) . ')',
 		"UPDATE bag SET k = $k WHERE v = " . pick(1, 2));
 }
 
-run_rounds($node, stories => [ @stories, @open ], changes => \&change, rounds => 8,
+run_rounds($node, stories => [ @stories, @open ], changes => \&change, rounds => 10,
 	fixed => [
 		'the first row goes' => q{DELETE FROM m WHERE id = (SELECT min(id) FROM m)},
 		'the last row changes its place' => q{UPDATE m SET n = 100 WHERE id = (SELECT max(id) FROM m)},
-		'all sources empty' => q{DELETE FROM m; DELETE FROM bag},
+		'all sources empty' => q{DELETE FROM m; DELETE FROM bag; DELETE FROM big; DELETE FROM copies},
 		'and come back' => q{
 			INSERT INTO m SELECT i, nullif(i % 3, 0), 'g' || i % 2, i % 4 FROM generate_series(1, 15) i;
-			INSERT INTO bag SELECT nullif(i % 3, 0), i % 2, 't' FROM generate_series(1, 9) i}]);
+			INSERT INTO bag SELECT nullif(i % 3, 0), i % 2, 't' FROM generate_series(1, 9) i;
+			INSERT INTO big SELECT i, i % 70 FROM generate_series(1, 140) i; INSERT INTO copies SELECT i / 30, 'c' FROM generate_series(1, 100) i},
+		'a row that comes and goes behind and before the first ones' => q{
+			INSERT INTO big VALUES (9001, -7), (9002, 300); DELETE FROM big WHERE id IN (9001, 9002)}]);
 
 $node->stop_applier;
 done_testing();
