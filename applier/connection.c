@@ -7,6 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/*
+ * For values that have no binary form, and so that a transaction of some size is not written to the server's disk while it is decoded.
+ */
+#define STREAM_SETTINGS                                                                            \
+	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 "                          \
+	"-c logical_decoding_work_mem=256MB"
+
 void
 connection_parameters(ConnectionParameters *parameters, const char *dbname,
 					  const char *application_name, bool is_replication)
@@ -20,6 +27,7 @@ connection_parameters(ConnectionParameters *parameters, const char *dbname,
 									{"keepalives_interval", "10"},
 									{"keepalives_count", "3"},
 									{"tcp_user_timeout", "60000"},
+									{"options", is_replication ? STREAM_SETTINGS : NULL},
 									{"dbname", dbname},
 									{"application_name", application_name},
 									{"replication", is_replication ? "database" : NULL}};

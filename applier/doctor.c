@@ -149,7 +149,9 @@ check_plugin(Doctor *doctor)
 {
 	const char *libraries = doctor->found.output_plugin_libraries;
 
-	if (libraries == NULL)
+	if (!doctor->found.may_see_settings)
+		fine("output_plugin_libraries was not looked at (that needs pg_read_all_settings)");
+	else if (libraries == NULL)
 		fine("this server loads every output plugin");
 	else if (list_contains(libraries, PGTRICKLE_PLUGIN))
 		fine("output_plugin_libraries names " PGTRICKLE_PLUGIN);

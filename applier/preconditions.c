@@ -52,6 +52,7 @@ preconditions_load(PGconn *conn, const char *role, const char *slot, Preconditio
 	preconditions->max_wal_senders = number(result, "max_wal_senders");
 	preconditions->used_wal_senders = number(result, "used_wal_senders");
 	preconditions->output_plugin_libraries = field(result, "output_plugin_libraries");
+	preconditions->may_see_settings = yes(result, "may_see_settings");
 	preconditions->synchronous_standby_names = field(result, "synchronous_standby_names");
 	preconditions->max_slot_wal_keep_size = field(result, "max_slot_wal_keep_size");
 	preconditions->idle_replication_slot_timeout = field(result, "idle_replication_slot_timeout");

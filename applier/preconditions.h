@@ -22,6 +22,7 @@ typedef struct Preconditions
 	int			max_wal_senders;
 	int			used_wal_senders;
 	const char *output_plugin_libraries; /* NULL: the server does not have the setting */
+	bool		may_see_settings; /* else that is not known */
 	const char *synchronous_standby_names;
 	const char *max_slot_wal_keep_size;
 	const char *idle_replication_slot_timeout; /* NULL: the server does not have it */

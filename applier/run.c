@@ -702,6 +702,24 @@ serve_sockets(Applier *applier, const struct pollfd *fds, Micros now, bool *more
 	return true;
 }
 
+/*
+ * Applied is what the commits of ticks have made visible, whatever of it has been persisted: by that the server knows how fresh the
+ * stream tables are while nothing happens that would be worth persisting.
+ */
+static bool
+feed_back(Applier *applier, Micros now, bool force, Error *error)
+{
+	Feedback feedback = {applier->intake->stream_lsn, applier->ack.acknowledged_lsn,
+						 applier->ack.acknowledged_lsn};
+
+	if (!force && stream_feedback_due(&applier->stream, feedback.flush_lsn) > now)
+		return true;
+	if (applier->epoch == EPOCH_RUNNING)
+		feedback.apply_lsn =
+			lsn_max(feedback.flush_lsn, plan_ack_lsn(NULL, applier->intake));
+	return stream_feed_back(&applier->stream, &feedback, now, force, error);
+}
+
 static bool
 take_turn(Applier *applier, Micros now, Error *error)
 {
@@ -722,8 +740,7 @@ take_turn(Applier *applier, Micros now, Error *error)
 	if (applier->epoch == EPOCH_RUNNING &&
 		(!control_advance(&applier->control, error) || !run_epoch(applier, now, error)))
 		return false;
-	return stream_feed_back(&applier->stream, applier->intake->stream_lsn,
-							applier->ack.acknowledged_lsn, now, false, error);
+	return feed_back(applier, now, false, error);
 }
 
 /*
@@ -745,8 +762,7 @@ may_leave(Applier *applier, Micros now, Error *error)
 			return !control_send_heartbeat(&applier->control, plan_ack_lsn(NULL, applier->intake),
 										   applier->intake->stream_lsn, error);
 	}
-	if (stream_feed_back(&applier->stream, applier->intake->stream_lsn,
-						 applier->ack.acknowledged_lsn, now, true, error))
+	if (feed_back(applier, now, true, error))
 		stream_finish(&applier->stream);
 	return true;
 }

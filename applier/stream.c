@@ -301,8 +301,10 @@ check_silence(Stream *stream, Micros now, bool *ask, Error *error)
 }
 
 bool
-stream_feed_back(Stream *stream, Lsn write_lsn, Lsn flush_lsn, Micros now, bool force, Error *error)
+stream_feed_back(Stream *stream, const Feedback *feedback, Micros now, bool force, Error *error)
 {
+	Lsn	 write_lsn = feedback->write_lsn;
+	Lsn	 flush_lsn = feedback->flush_lsn;
 	char message[FEEDBACK_BYTES];
 	bool is_news = flush_lsn > stream->fed_back_flush_lsn;
 	bool ask;
@@ -320,7 +322,7 @@ stream_feed_back(Stream *stream, Lsn write_lsn, Lsn flush_lsn, Micros now, bool 
 	message[0] = 'r';
 	write_uint64(message + 1, write_lsn);
 	write_uint64(message + 9, flush_lsn);
-	write_uint64(message + 17, flush_lsn);
+	write_uint64(message + 17, feedback->apply_lsn);
 	write_uint64(message + 25, (uint64_t) server_epoch_now());
 	message[33] = ask ? 1 : 0;
 	if (PQputCopyData(stream->session.conn, message, sizeof(message)) < 0)

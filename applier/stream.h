@@ -57,8 +57,16 @@ stream_receive(Stream *stream, Intake *intake, Micros now, bool *more, Error *er
 /* When feedback is due next. */
 extern Micros stream_feedback_due(const Stream *stream, Lsn flush_lsn);
 
+/* What a feedback message says. */
+typedef struct Feedback
+{
+	Lsn write_lsn; /* received */
+	Lsn flush_lsn; /* the slot may go on from here */
+	Lsn apply_lsn; /* everything before it is in the stream tables, if not yet safe from a crash */
+} Feedback;
+
 /* Sends feedback when it is due, or `force`d. */
-extern bool stream_feed_back(Stream *stream, Lsn write_lsn, Lsn flush_lsn, Micros now, bool force,
+extern bool stream_feed_back(Stream *stream, const Feedback *feedback, Micros now, bool force,
 							 Error *error) MUST_CHECK;
 
 /* Says goodbye to the server, after the last feedback. */

@@ -107,6 +107,8 @@ $node->start_applier(args => [ '--dbname', $node->connstr('shop-1') . ' user=pgt
 my ($ok, $stdout, $stderr) = $node->try_program('doctor', '--role', 'pgtrickle_applier');
 ok($ok, 'doctor is content when the applier runs') or diag($stdout);
 like($stdout, qr/^0 failures/m, 'without a failure');
+($ok, $stdout, $stderr) = $node->try_program('doctor', '--dbname', $node->connstr('shop-1') . ' user=pgtrickle_applier', '--role', 'pgtrickle_applier');
+ok($ok, 'doctor works as the role of the applier') or diag($stdout, $stderr);
 like(
 	$node->run_program('status'),
 	qr/$slot +streaming to process \d+.*\n\nno stream tables/s,

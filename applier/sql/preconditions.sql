@@ -2,7 +2,7 @@
  * applier/sql/preconditions.sql
  *     What set-up and doctor want to know about the server and the role $1 (slot: $2), in one row.
  *
- * Settings that this version does not have are NULL.
+ * Settings that this version does not have are NULL; so is the list of output plugins for who may not see it, such as the applier's role.
  */
 SELECT
 	pg_catalog.current_setting('server_version_num')::int AS version_number,
@@ -13,7 +13,9 @@ SELECT
 	(SELECT count(*) FROM pg_catalog.pg_replication_slots) AS used_replication_slots,
 	pg_catalog.current_setting('max_wal_senders')::int AS max_wal_senders,
 	(SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender') AS used_wal_senders,
-	pg_catalog.current_setting('output_plugin_libraries', true) AS output_plugin_libraries,
+	CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+		THEN pg_catalog.current_setting('output_plugin_libraries', true) END AS output_plugin_libraries,
+	pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') AS may_see_settings,
 	pg_catalog.current_setting('synchronous_standby_names') AS synchronous_standby_names,
 	pg_catalog.current_setting('max_slot_wal_keep_size') AS max_slot_wal_keep_size,
 	pg_catalog.current_setting('idle_replication_slot_timeout', true) AS idle_replication_slot_timeout,
