@@ -22,6 +22,7 @@
  * recomputing statement is printed per pattern of NULLs, with `=` for the others.
  */
 #include "aggregate.h"
+#include "fk_prune.h"
 
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -167,6 +168,7 @@ add_algebraic_steps(AggregateBuild *build)
 	ListCell   *lc;
 
 	join_add_inputs(build->block, delta);
+	fk_prune_step(build->block, delta);
 	delta->print = aggregate_print_group_delta;
 	delta->output = add_rowset(build, "group_delta");
 
@@ -187,6 +189,7 @@ add_affected_keys_steps(AggregateBuild *build)
 	ProgramStep *keys = add_step(build, STEP_QUERY, "affected keys");
 
 	join_add_inputs(build->block, keys);
+	fk_prune_step(build->block, keys);
 	keys->print = aggregate_print_affected_keys;
 	keys->output = add_rowset(build, "affected");
 	return list_make1_int(add_replace_step(build, keys->output));

@@ -26,6 +26,7 @@
 #include "common/hashfn.h"
 #include "cost.h"
 #include "executor/spi.h"
+#include "fk_prune.h"
 #include "nodes/plannodes.h"
 #include "run.h"
 #include "run_owner.h"
@@ -70,6 +71,7 @@ typedef struct Estimate
 	ExpectedRowset *rowsets;	/* by rowset number */
 	MemoryContext context;		/* SPI leaves other ones current */
 	double		cost;
+	Rowset	  **sources;		/* by rowset number; NULL: they are imagined */
 	PlanVisitor visit;			/* or NULL */
 	void	   *visit_arg;
 } Estimate;
@@ -186,7 +188,8 @@ add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
 	{
 		double		input_rows = estimate->rowsets[step->inputs[i]].rows;
 
-		if (input_rows == 0)
+		if (input_rows == 0 ||
+			(estimate->sources != NULL && fk_step_ignores(estimate->table, step, i, estimate->sources)))
 			continue;
 		nonempty |= UINT64CONST(1) << i;
 		magnitudes = cost_magnitudes_add(magnitudes, input_rows);
@@ -272,7 +275,7 @@ static double
 cost_of_steps(LoadedTable *table, Rowset **rowsets)
 {
 	int			nrowsets = list_length(table->program->rowsets);
-	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0, NULL, NULL};
+	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0, rowsets, NULL, NULL};
 
 	estimate.rowsets = palloc0(sizeof(ExpectedRowset) * nrowsets);
 	for (int i = 0; i < nrowsets; i++)
@@ -285,7 +288,7 @@ cost_of_steps(LoadedTable *table, Rowset **rowsets)
 void
 cost_visit_plans(LoadedTable *table, const double *source_rows, PlanVisitor visit, void *arg)
 {
-	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0, visit, arg};
+	Estimate	estimate = {table, NULL, CurrentMemoryContext, 0, NULL, visit, arg};
 	ListCell   *lc;
 
 	estimate.rowsets = palloc0(sizeof(ExpectedRowset) * list_length(table->program->rowsets));
@@ -315,7 +318,8 @@ estimate_key(Rowset **rowsets, int nrowsets)
 	for (int i = 0; i < nrowsets; i++)
 	{
 		if (rowsets[i] != NULL && rowsets[i]->row_count > 0)
-			key = hash_combine64(key, hash_combine64((uint64) i, cost_magnitude((double) rowsets[i]->row_count)));
+			key = hash_combine64(key, hash_combine64((uint64) i << 2 | rowsets[i]->has_deletes << 1 | rowsets[i]->has_inserts,
+													 cost_magnitude((double) rowsets[i]->row_count)));
 	}
 	return key;
 }

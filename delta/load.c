@@ -98,7 +98,8 @@ static const char *const definition_sql =
 	" array_to_string(d.key_attnos, ' '),"
 	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"
 	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid),"
-	" d.clock_reason, d.refresh_mode = 'AUTO', f.delta_cost_factor, f.full_cost_factor"
+	" d.clock_reason, d.refresh_mode = 'AUTO', f.delta_cost_factor, f.full_cost_factor,"
+	" pg_catalog.pg_snapshot_xmin(f.snapshot)"
 	" FROM pgtrickle.pgt_definitions d"
 	" JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
 	" JOIN pg_catalog.pg_class c ON c.oid = d.relid"
@@ -190,6 +191,8 @@ read_definition(int64 pgt_id, MemoryContext context)
 	table->stored_clock_reason = column_text(row, 14);
 	table->is_auto = strcmp(column_text(row, 15), "t") == 0;
 	cost_model_init(&table->cost, column_double(row, 16), column_double(row, 17), context);
+	if (column_text(row, 18) != NULL)
+		table->frontier_xmin = (TransactionId) strtoull(column_text(row, 18), NULL, 10);
 	MemoryContextSwitchTo(oldcontext);
 	return table;
 }

@@ -20,6 +20,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type_d.h"
+#include "fk_prune.h"
 #include "keyed.h"
 #include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
@@ -228,6 +229,7 @@ add_near_rows(Compiler *compiler, QueryBlock *block, int input_no, uint64 edges,
 		if ((edges & (UINT64CONST(1) << other)) != 0)
 			step_add_input(step, ((BlockInput *) list_nth(block->inputs, other))->rowset);
 	}
+	fk_prune_step(block, step);
 	step->build = near;
 	step->print = print_near;
 	step->output = near->rowset =

@@ -100,6 +100,7 @@ typedef struct ProgramStep
 	int			recompute_output;	/* STEP_MERGE: rowset of keys to recompute, or -1 */
 	/* STEP_REPLACE: the statement that recomputes groups, for one pattern of NULLs in the keys (bit i: key i is NULL) */
 	char	   *(*print_recompute) (struct ProgramStep *step, const char *keys_name, uint64 null_keys);
+	List	   *fk_edges;		/* STEP_QUERY: of ForeignKeyEdge (fk_prune.c): inputs that it may ignore */
 	bool		follows_time;	/* STEP_QUERY: runs even if its inputs are empty, since time has passed */
 } ProgramStep;
 

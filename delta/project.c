@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "block.h"
+#include "fk_prune.h"
 #include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -82,6 +83,7 @@ compile_projection(Compiler *compiler, QueryBlock *block)
 											 list_length(block->inputs) > 1 ? "inclusion and exclusion of deltas" : "linear");
 
 		join_add_inputs(block, step);
+		fk_prune_step(block, step);
 		step->print = print_projection;
 		step->build = build;
 		step->states_read = block->states;

@@ -89,6 +89,8 @@ count_row(Rowset *rowset, int32 weight)
 	rowset->row_count++;
 	if (weight < 0)
 		rowset->has_deletes = true;
+	else
+		rowset->has_inserts = true;
 }
 
 void

@@ -29,6 +29,7 @@ typedef struct Rowset
 	Tuplestorestate			  *store;
 	int64					   row_count;
 	bool					   has_deletes; /* some weight is negative */
+	bool					   has_inserts; /* some weight is positive; for rowsets that were filled row by row */
 	EphemeralNamedRelationData enr; /* filled by rowset_register */
 
 	/* rowset.c's own */

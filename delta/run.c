@@ -18,6 +18,7 @@
 #include "consolidate.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
+#include "fk_prune.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "query.h"
@@ -143,7 +144,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	{
 		Rowset	   *input = run->rowsets[step->inputs[i]];
 
-		if (rowset_is_empty(input))
+		if (rowset_is_empty(input) || fk_step_ignores(run->table, step, i, run->rowsets))
 			continue;
 		nonempty |= UINT64CONST(1) << i;
 		magnitudes = cost_magnitudes_add(magnitudes, (double) input->row_count);

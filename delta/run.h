@@ -45,6 +45,7 @@ typedef struct LoadedTable
 	bool		wants_delta;	/* effective mode is DIFFERENTIAL */
 	bool		is_auto;		/* the mode that was asked for leaves the choice to us */
 	bool		is_populated;
+	TransactionId frontier_xmin;	/* below it, all transactions were in when this was loaded; may be invalid */
 	List	   *settings;		/* of String pairs: names and values pinned at creation */
 	List	   *consumer_ids;	/* of int64 *: stream tables that read this one */
 	DeltaProgram *program;

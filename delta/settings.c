@@ -26,6 +26,7 @@ int	  pgtrickle_replica_identity_lock_timeout_ms = 5 * 1000;
 int	  pgtrickle_history_retention_s = 7 * 24 * 60 * 60;
 bool  pgtrickle_paranoid_verify = false;
 bool  pgtrickle_cost_based = true;
+bool  pgtrickle_trust_foreign_keys = true;
 int	  pgtrickle_near_rows_min_pages = 64;
 
 static const struct config_enum_entry replica_identity_policies[] = {
@@ -90,6 +91,12 @@ _PG_init(void)
 		"How large a joined table must be for the rows near a change to be looked up in one scan.",
 		"Takes effect where a query is compiled: in the applier's sessions, and anew after a change of a source.",
 		&pgtrickle_near_rows_min_pages, 64, 0, INT_MAX, PGC_USERSET, GUC_UNIT_BLOCKS, NULL, NULL, NULL);
+
+	DefineCustomBoolVariable(
+		"pgtrickle.trust_foreign_keys",
+		"Leaves out what cannot join because of a foreign key.",
+		"Switch it off where rows that break foreign keys are loaded with session_replication_role = replica.",
+		&pgtrickle_trust_foreign_keys, true, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("pgtrickle");
 }
