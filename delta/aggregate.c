@@ -35,12 +35,6 @@
 
 /* ---- what the level groups by and computes ---- */
 
-typedef struct CollectContext
-{
-	AggregateBuild *build;
-	bool		failed;
-} CollectContext;
-
 static bool
 is_key(AggregateBuild *build, Node *node)
 {
@@ -52,10 +46,8 @@ is_key(AggregateBuild *build, Node *node)
  * becomes one more key, which makes no other groups.
  */
 static bool
-collect_walker(Node *node, CollectContext *context)
+collect_walker(Node *node, AggregateBuild *build)
 {
-	AggregateBuild *build = context->build;
-
 	if (node == NULL || is_key(build, node))
 		return false;
 	if (IsA(node, Aggref))
@@ -74,25 +66,18 @@ collect_walker(Node *node, CollectContext *context)
 		build->calls = lappend(build->calls, call);
 		return false;
 	}
-	if (IsA(node, GroupingFunc))
-	{
-		compile_cannot(build->compiler, "GROUPING() without grouping sets has no delta rule yet");
-		context->failed = true;
-		return true;
-	}
 	if (IsA(node, Var))
 	{
 		build->keys = lappend(build->keys, node);
 		return false;
 	}
-	return expression_tree_walker(node, collect_walker, context);
+	return expression_tree_walker(node, collect_walker, build);
 }
 
 static bool
 collect_keys_and_calls(AggregateBuild *build)
 {
 	Query	   *query = build->block->query;
-	CollectContext context = {build, false};
 	ListCell   *lc;
 
 	build->algebraic = true;
@@ -108,11 +93,9 @@ collect_keys_and_calls(AggregateBuild *build)
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 
 		if (!target->resjunk)
-			(void) collect_walker((Node *) target->expr, &context);
+			(void) collect_walker((Node *) target->expr, build);
 	}
-	(void) collect_walker(query->havingQual, &context);
-	if (context.failed)
-		return false;
+	(void) collect_walker(query->havingQual, build);
 	if (list_length(build->keys) > GROUP_KEYS_MAX)
 		return compile_cannot(build->compiler, "GROUP BY with more than %d columns has no delta rule",
 							  GROUP_KEYS_MAX) != NULL;

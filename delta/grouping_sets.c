@@ -395,6 +395,28 @@ outer_query(GroupingRewrite *rewrite, List *targets, Node *having, List *sets)
 	return outer;
 }
 
+static bool
+grouping_call_walker(Node *node, void *context)
+{
+	if (node == NULL || IsA(node, Query))
+		return false;
+	return IsA(node, GroupingFunc) || expression_tree_walker(node, grouping_call_walker, context);
+}
+
+/* Lists of sort-group references.  A plain GROUP BY is one set; it is only looked at when GROUPING() asks for it. */
+static List *
+grouping_sets(Query *query)
+{
+	List	   *refs = NIL;
+	ListCell   *lc;
+
+	if (query->groupingSets != NIL)
+		return expand_grouping_sets(query->groupingSets, query->groupDistinct, BRANCHES_MAX + 1);
+	foreach(lc, query->groupClause)
+		refs = lappend_int(refs, (int) lfirst_node(SortGroupClause, lc)->tleSortGroupRef);
+	return list_make1(refs);
+}
+
 Query *
 rewrite_grouping_sets(Compiler *compiler, Query *query)
 {
@@ -403,9 +425,10 @@ rewrite_grouping_sets(Compiler *compiler, Query *query)
 	List	   *targets;
 	Node	   *having;
 
-	if (query->groupingSets == NIL)
+	if (query->groupingSets == NIL && !grouping_call_walker((Node *) query->targetList, NULL) &&
+		!grouping_call_walker(query->havingQual, NULL))
 		return query;
-	sets = expand_grouping_sets(query->groupingSets, query->groupDistinct, BRANCHES_MAX + 1);
+	sets = grouping_sets(query);
 	if (sets == NIL || list_length(sets) > BRANCHES_MAX)
 		return compile_cannot(compiler, "more than %d grouping sets have no delta rule", BRANCHES_MAX);
 

@@ -51,6 +51,7 @@ my @stories = (
 	joined_using => q{SELECT region, country, count(*) AS sales FROM sales JOIN regions USING (region) GROUP BY ROLLUP (region, country)},
 	above => q{SELECT g.level, count(*) AS rows, max(g.amount) AS hi FROM (SELECT region, product, GROUPING(region, product) AS level,
 		sum(amount) AS amount FROM sales GROUP BY CUBE (region, product)) g GROUP BY g.level},
+	plain_grouping => 'SELECT region, GROUPING(region) AS g, count(*) AS sales FROM sales GROUP BY region HAVING GROUPING(region) = 0',
 	expanded => q{SELECT region, generate_series(1, GROUPING(region) + 1) AS copy, count(*) AS sales FROM sales GROUP BY ROLLUP (region)});
 
 my $next_id = 100;
