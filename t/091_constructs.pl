@@ -19,6 +19,7 @@ my @STRATEGIES = (
 	[ 'algebraic', 'that, and one row of a state table for each touched group or value' ],
 	[ 'affected keys', 'that, and all rows of the touched groups, partitions or keys' ],
 	[ 'delete and rederive', 'the rows that are reached from the changed ones, and a look for other ways to those that may be lost' ],
+	[ 'reserve', 'the changed rows, against the first rows and a reserve that are kept; that part of the query again when the reserve is used up' ],
 	[ 'recompute', 'that part of the query again, compared with what it was' ],
 	[ 'full', 'the whole query, compared with the stream table' ]);
 
@@ -29,7 +30,8 @@ sub strategy_of_step
 
 	return 2 if $step =~ /affected/;
 	return 3 if $step =~ /rederive/;
-	return 4 if $step =~ /recompute/;
+	return 4 if $step =~ /reserve/;
+	return 5 if $step =~ /recompute/;
 	return 1 if $step =~ /algebraic|counts|derivations|state/;
 	return 0;
 }
@@ -66,7 +68,7 @@ foreach my $i (0 .. $#constructs)
 	my $reason = $node->sql("SELECT downgrade_reason FROM pgtrickle.explain_refresh_mode('c$i')");
 	my @steps = grep { / -> / } split /\n/, $node->sql("SELECT value FROM pgtrickle.explain_st('c$i') WHERE property ~ '^step [0-9]+\$'");
 	cmp_ok(scalar @steps, '>', 0, "$construct has steps") if $reason eq '';
-	my %found = $reason eq '' ? map { strategy_of_step($_) => 1 } @steps : (5 => 1);
+	my %found = $reason eq '' ? map { strategy_of_step($_) => 1 } @steps : (6 => 1);
 	$table .= "| $construct | `" . ($query =~ s/\|/\\|/gr) . '` | ' . join(', ', map { $STRATEGIES[$_][0] } grep { $_ > 0 || keys %found == 1 } sort keys %found)
 	  . ($reason ne '' ? ": $reason" : '') . " |\n";
 }
