@@ -138,8 +138,8 @@ while (my ($number, $trap) = splice @TRAPS, 0, 2)
 		is($answer, '', "$number: $what, $SAID{$how}");
 	}
 }
-# Those with subqueries in expressions, or recursion, may need full refreshes.
-my $may_be_full = q{pgt_schema ~ '^trap_(18|19|20|21|26)_'};
+# Those with subqueries in expressions may need full refreshes.
+my $may_be_full = q{pgt_schema ~ '^trap_(18|19|20|21)_'};
 is($node->sql("SELECT pgt_schema || '.' || pgt_name || ': ' || downgrade_reason FROM pgtrickle.pgt_stream_tables WHERE downgrade_reason <> '' AND NOT $may_be_full"),
 	'', 'all are maintained by delta');
 is($node->sql("SELECT pgt_schema || '.' || pgt_name || ': ' || h.reason FROM pgtrickle.pgt_refresh_history h JOIN pgtrickle.pgt_stream_tables USING (pgt_id)
