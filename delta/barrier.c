@@ -99,7 +99,7 @@ typedef struct Barrier
  * A transaction of ours that changed the catalog rows could wait for ever, because nobody else sees what it changed.
  */
 static const char *const look_sql =
-	"SELECT d.status,"
+	"SELECT CASE WHEN pgtrickle.is_gated(d.pgt_id) THEN 'GATED' ELSE d.status END,"
 	"  pg_snapshot_xmax(f.snapshot) >= pg_snapshot_xmax($2) AND NOT EXISTS ("
 	"    SELECT FROM pg_snapshot_xip(f.snapshot) running"
 	"    WHERE pg_visible_in_snapshot(running, $2) AND running IS DISTINCT FROM $3),"
@@ -299,6 +299,10 @@ barrier_check_state(Barrier *barrier)
 						errmsg("stream table \"%s\" is paused", name),
 						errhint("Resume it with pgtrickle.resume_stream_table(%s).",
 								quote_literal_cstr(name))));
+	if (strcmp(state->status, "GATED") == 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("the gate of a source of stream table \"%s\" is closed", name),
+						errhint("pgtrickle.source_gates() lists the gates, pgtrickle.ungate_source() opens one.")));
 	if (strcmp(state->status, "SUSPENDED") == 0 || strcmp(state->status, "ERROR") == 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("stream table \"%s\" is suspended", name),

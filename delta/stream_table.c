@@ -33,6 +33,7 @@ PG_FUNCTION_INFO_V1(pgtrickle_stream_table_id_if_exists);
 PG_FUNCTION_INFO_V1(pgtrickle_change_definition);
 PG_FUNCTION_INFO_V1(pgtrickle_definitions_changed);
 PG_FUNCTION_INFO_V1(pgtrickle_stream_table_report);
+PG_FUNCTION_INFO_V1(pgtrickle_qualified_target);
 
 static char *
 qualified_relation_name(Oid relid)
@@ -63,6 +64,20 @@ stream_table_id_of_relation(Oid relid)
 	return pgt_id;
 }
 
+static bool
+is_in_group(const char *group)
+{
+	Oid role_id = get_role_oid(group, true);
+
+	return OidIsValid(role_id) && has_privs_of_role(GetUserId(), role_id);
+}
+
+bool
+is_operator(void)
+{
+	return is_in_group("pgtrickle_operator") || is_in_group("pgtrickle_admin");
+}
+
 static void
 check_right(Oid relid, const char *qualified, StreamTableRight right)
 {
@@ -73,7 +88,7 @@ check_right(Oid relid, const char *qualified, StreamTableRight right)
 		if (result != ACLCHECK_OK)
 			aclcheck_error(result, OBJECT_TABLE, qualified);
 	}
-	if (right == STREAM_TABLE_CHANGE && !compat_owns_relation(relid, GetUserId()))
+	if (right == STREAM_TABLE_CHANGE && !compat_owns_relation(relid, GetUserId()) && !is_operator())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of stream table \"%s\"", qualified)));
 }
@@ -141,6 +156,17 @@ pgtrickle_stream_table_id_if_exists(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(pgt_id);
 }
 
+/* pgtrickle.qualified_target(target text) returns text: where CREATE TABLE <target> would create it, quoted. */
+Datum
+pgtrickle_qualified_target(PG_FUNCTION_ARGS)
+{
+	RangeVar *range = makeRangeVarFromNameList(textToQualifiedNameList(PG_GETARG_TEXT_PP(0)));
+	Oid		  namespace_id = RangeVarGetCreationNamespace(range);
+
+	PG_RETURN_TEXT_P(
+		cstring_to_text(quote_qualified_identifier(get_namespace_name(namespace_id), range->relname)));
+}
+
 /*
  * pgtrickle.change_definition(pgt_id bigint, changes jsonb) returns void
  *
@@ -152,8 +178,8 @@ pgtrickle_change_definition(PG_FUNCTION_ARGS)
 {
 	PrivilegedSection section;
 	Oid				  id_type[] = {INT8OID};
-	Oid				  argtypes[] = {INT8OID, JSONBOID};
-	Datum			  arguments[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
+	Oid				  argtypes[] = {INT8OID, JSONBOID, BOOLOID};
+	Datum			  arguments[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), BoolGetDatum(false)};
 	Oid				  relid = InvalidOid;
 
 	privileged_begin(&section);
@@ -175,8 +201,11 @@ pgtrickle_change_definition(PG_FUNCTION_ARGS)
 							   (long long) PG_GETARG_INT64(0))));
 	check_right(relid, qualified_relation_name(relid), STREAM_TABLE_CHANGE);
 
+	arguments[2] =
+		BoolGetDatum(compat_owns_relation(relid, GetUserId()) || is_in_group("pgtrickle_admin"));
+
 	privileged_begin(&section);
-	if (SPI_execute_with_args("SELECT pgtrickle.apply_change($1, $2)", 2, argtypes, arguments, NULL,
+	if (SPI_execute_with_args("SELECT pgtrickle.apply_change($1, $2, $3)", 3, argtypes, arguments, NULL,
 							  false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change the catalog of stream tables");
 	privileged_end(&section);

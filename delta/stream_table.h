@@ -12,7 +12,7 @@ typedef enum StreamTableRight
 {
 	STREAM_TABLE_NONE, /* just find it */
 	STREAM_TABLE_SEE, /* SELECT on it */
-	STREAM_TABLE_CHANGE /* own it, be a member of its owner, or a superuser */
+	STREAM_TABLE_CHANGE /* own it, be a member of its owner, a superuser, or an operator */
 } StreamTableRight;
 
 typedef struct StreamTableName
@@ -30,5 +30,8 @@ extern StreamTableName stream_table_resolve(const char *name, StreamTableRight r
 
 /* The stream table with this relation, 0 if it is none. */
 extern int64 stream_table_id_of_relation(Oid relid);
+
+/* Is the caller a member of pgtrickle_operator or pgtrickle_admin? */
+extern bool is_operator(void);
 
 #endif /* PGTRICKLE_STREAM_TABLE_H */

@@ -5,7 +5,7 @@
  * How rights work in this extension.  Users have no rights on the catalog tables.  What they call is one of:
  *
  *   a view, or a function over views     the views run as their owner and show only stream tables on which the *caller* has SELECT
- *   a function that takes a name         it starts with stream_table_id() (the caller must own it) or stream_table_id_to_see()
+ *   a function that takes a name         it starts with stream_table_id() (the caller must own it, or be an operator) or stream_table_id_to_see()
  *                                        (the caller must have SELECT); both use the caller's rights and search_path
  *   something that writes the catalog    goes through change_definition(), which checks the caller again, in C
  *
@@ -89,7 +89,7 @@ REVOKE ALL ON FUNCTION pgtrickle.fill_with_consumers(bigint[], text) FROM PUBLIC
  * A stream table that did not follow for a while is filled again, since the applier does not keep changes for it meanwhile.
  * Its downgrade_reason says why the query cannot be maintained by delta, whatever the mode was at creation.
  */
-CREATE FUNCTION pgtrickle.apply_change(changed_id bigint, changes jsonb) RETURNS void
+CREATE FUNCTION pgtrickle.apply_change(changed_id bigint, changes jsonb, may_change_all boolean) RETURNS void
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -100,6 +100,10 @@ DECLARE
 	populated boolean;
 BEGIN
 	SELECT * INTO STRICT old FROM pgtrickle.pgt_definitions WHERE pgt_id = changed_id FOR UPDATE;
+	IF NOT may_change_all AND changes - '{status,refill}'::text[] <> '{}' THEN
+		RAISE EXCEPTION 'must be owner of stream table "%", or a member of pgtrickle_admin', old.relid
+			USING ERRCODE = 'insufficient_privilege', DETAIL = 'Operators pause, resume and repair.';
+	END IF;
 	SELECT is_populated INTO STRICT populated FROM pgtrickle.pgt_frontiers WHERE pgt_id = changed_id;
 	new_mode := coalesce(changes->>'refresh_mode', old.refresh_mode);
 
@@ -140,6 +144,6 @@ BEGIN
 	PERFORM pgtrickle.definitions_changed();
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.apply_change(bigint, jsonb) IS
+COMMENT ON FUNCTION pgtrickle.apply_change(bigint, jsonb, boolean) IS
 	'what change_definition() does when the caller may';
-REVOKE ALL ON FUNCTION pgtrickle.apply_change(bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.apply_change(bigint, jsonb, boolean) FROM PUBLIC;

@@ -237,13 +237,14 @@ AS $$
 	FROM (
 		SELECT pgtrickle.change_definition(s.pgt_id, jsonb_build_object('status', to_status))
 		FROM (SELECT pgt_id FROM pgtrickle.pgt_stream_tables
-			WHERE status = ANY (from_status) AND pg_has_role(pgt_owner, 'USAGE')
+			WHERE status = ANY (from_status)
+				AND (pg_has_role(pgt_owner, 'USAGE') OR pgtrickle.is_member('{pgtrickle_operator,pgtrickle_admin}'))
 			ORDER BY pgt_id OFFSET 0) s
 		OFFSET 0
 	) changed
 $$;
 COMMENT ON FUNCTION pgtrickle.change_all_status(text[], text) IS
-	'changes the status of all stream tables of the caller';
+	'changes the status of all stream tables of the caller, for operators of all there are';
 
 CREATE FUNCTION pgtrickle.pause_all() RETURNS bigint
 	LANGUAGE sql VOLATILE

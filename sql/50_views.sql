@@ -3,7 +3,8 @@
  *     What users may read of the catalog, under the names and with the columns that users of stream tables know.
  *
  * Everybody may read these views; each shows the stream tables on which the reader has SELECT, or which are the reader's own, and
- * all of them to members of pg_monitor.  What an error said may quote rows of the sources, so only owners and pg_monitor see it.
+ * all of them to members of pg_monitor and the groups of 12_roles.sql.  What an error said may quote rows of the sources, so only owners, pg_monitor and
+ * operators see it.
  * All of it is read from counters that each refresh moves; nothing here scans the history.
  */
 
@@ -105,9 +106,9 @@ CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 	JOIN pg_catalog.pg_class c ON c.oid = d.relid
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	CROSS JOIN LATERAL (
-		SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE') AS may_see_errors
+		SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pgtrickle.is_member('{pg_monitor,pgtrickle_operator,pgtrickle_admin}') AS may_see_errors
 	) r
-	WHERE r.may_see_errors OR pg_catalog.has_table_privilege(d.relid, 'SELECT');
+	WHERE r.may_see_errors OR pg_catalog.has_table_privilege(d.relid, 'SELECT') OR pgtrickle.is_member('{pgtrickle_reader}');
 COMMENT ON VIEW pgtrickle.pgt_stream_tables IS 'stream tables: definition and state';
 GRANT SELECT ON pgtrickle.pgt_stream_tables TO PUBLIC;
 
@@ -161,7 +162,7 @@ GRANT SELECT ON pgtrickle.pgt_dependencies TO PUBLIC;
 CREATE VIEW pgtrickle.pgt_refresh_history WITH (security_barrier) AS
 	SELECT h.refresh_id, h.pgt_id, h.data_timestamp, h.start_time, h.end_time, h.action, h.status, h.initiated_by,
 		h.refreshes, h.rows_inserted, h.rows_deleted, h.delta_row_count, h.was_full_fallback, h.reason, h.duration_ms,
-		CASE WHEN pg_catalog.pg_has_role(s.pgt_owner, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+		CASE WHEN pg_catalog.pg_has_role(s.pgt_owner, 'USAGE') OR pgtrickle.is_member('{pg_monitor,pgtrickle_operator,pgtrickle_admin}')
 			THEN h.error_message END AS error_message,
 		h.error_sqlstate,
 		h.tick_lsn AS tick_watermark_lsn,

@@ -26,7 +26,8 @@ CREATE FUNCTION pgtrickle.applier_catalog()
 	LANGUAGE sql STABLE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT d.pgt_id, d.relid, n.nspname::text, c.relname::text, d.status, d.effective_refresh_mode,
+	SELECT d.pgt_id, d.relid, n.nspname::text, c.relname::text,
+		CASE WHEN d.status IN ('ACTIVE', 'INITIALIZING') AND pgtrickle.is_gated(d.pgt_id) THEN 'GATED' ELSE d.status END, d.effective_refresh_mode,
 		r.schedule_kind, r.schedule_ms,
 		coalesce(s.source_relids, '{}'), coalesce(s.upstream_ids, '{}'),
 		f.snapshot::text, f.lsn, f.own_xid::text, d.created_xid::text, d.filled_xid::text,
