@@ -60,8 +60,8 @@ def one_query(server, auction, name, query):
         auction.add(BATCH)
         server.sql("SELECT pgtrickle.refresh_stream_table('%s')" % name)
     ms = (spent_ms(server, name) - before) / 3
-    verify(server, name)
     action = server.sql("SELECT action FROM pgtrickle.get_refresh_history('%s', 1)" % name).lower()
+    verify(server, name)
     server.sql("SELECT pgtrickle.drop_stream_table('%s')" % name)
     return "%-5s %10.1f %12.0f   %-12s %s" % (name, ms, 1000 * BATCH / ms, action, reason)
 

@@ -2,7 +2,7 @@
 # bench/tpch.py
 #     The 22 queries of TPC-H as stream tables at once: a refresh by delta beside running the query again.
 #
-#   bench/tpch.py [--cycles N] [--measured N] [--only q1,q3] [SCALE...]     default: scale 0.1; or TPCH_SCALES="0.1 1"
+#   bench/tpch.py [--cycles N] [--measured N] [--loads N] [--only q1,q3] [SCALE...]     default: scale 0.1; or TPCH_SCALES="0.1 1"
 #
 # The data is in build/tpch/sf<scale>/, made by tools/fetch-tpch.  Every cycle is one tick of all 22, after one transaction
 # (tpch/changes.sql) that inserts and deletes orders with their lineitems, updates both, and changes customer, part, supplier and
@@ -167,7 +167,7 @@ def summary(names, full, measured):
         math.exp(statistics.mean(math.log(ratio) for ratio in ratios)), sum(ratio > 1 for ratio in ratios), len(ratios), min(ratios))
 
 
-def run_scale(server, scale, cycles, measured, only):
+def run_scale(server, scale, cycles, measured, loads, only):
     tpch = Tpch(server, scale, only)
     tpch.create_all()
     lines = ["scale %s" % scale]
@@ -185,7 +185,7 @@ def run_scale(server, scale, cycles, measured, only):
             break
         lines += ["", "indexes: " + ("; ".join(statements) if with_advice else "primary keys only")]
         full = tpch.full_times()
-        for title, every, dimensions in LOADS:
+        for title, every, dimensions in LOADS[:loads]:
             found = {}
             for mode in ("DIFFERENTIAL", "AUTO"):
                 tpch.set_mode(mode)
@@ -212,6 +212,7 @@ def option(arguments, name, default):
 def main(arguments):
     cycles = int(option(arguments, "--cycles", "10"))
     measured = int(option(arguments, "--measured", "5"))
+    loads = int(option(arguments, "--loads", str(len(LOADS))))
     only = option(arguments, "--only", "").split(",") if "--only" in arguments else []
     scales = arguments or os.environ.get("TPCH_SCALES", "0.1").split()
     for scale in scales:
@@ -219,7 +220,7 @@ def main(arguments):
             raise SystemExit("there is no data for scale %s: run tools/fetch-tpch %s" % (scale, scale))
     for scale in scales:
         with stream_tables.StreamTables(SETTINGS) as server:
-            stream_tables.report("tpch-sf%s" % scale, server, run_scale(server, scale, cycles, measured, only))
+            stream_tables.report("tpch-sf%s" % scale, server, run_scale(server, scale, cycles, measured, loads, only))
 
 
 if __name__ == "__main__":
