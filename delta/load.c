@@ -293,6 +293,7 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 		program_refresh_in_full(table->program, "refresh mode is FULL");
 	check_columns(table);
 
+	table->step_runs = MemoryContextAllocZero(table->context, sizeof(StepRun) * Max(list_length(table->program->steps), 1));
 	control.keysize = sizeof(PlanKey);
 	control.entrysize = sizeof(PlanEntry);
 	control.hcxt = table->context;

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
 #include "refresh_record.h"
 #include "replication/origin.h"
 #include "utils/builtins.h"
@@ -47,6 +48,10 @@ static const char *const history_update_sql =
 	" decision = COALESCE($10, decision), estimated_delta_ms = COALESCE(estimated_delta_ms + $11, $11, estimated_delta_ms),"
 	" estimated_full_ms = COALESCE(estimated_full_ms + $12, $12, estimated_full_ms)"
 	" WHERE refresh_id = $1";
+
+static const char *const steps_sql =
+	"INSERT INTO pgtrickle.pgt_last_steps (pgt_id, refreshed_at, steps) VALUES ($1, $2, $3::jsonb)"
+	" ON CONFLICT (pgt_id) DO UPDATE SET refreshed_at = excluded.refreshed_at, steps = excluded.steps";
 
 static const char *const progress_sql =
 	"UPDATE pgtrickle.pgt_progress SET ack_lsn = COALESCE($1, ack_lsn), stream_lsn = $2,"
@@ -223,6 +228,34 @@ insert_history_row(const RefreshRecord *record, double duration_ms)
 	prune_history_sometimes();
 }
 
+/* What the steps of a refresh by delta did, for explain; at most once a second. */
+static void
+write_steps(const RefreshRecord *record)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, TEXTOID};
+	Datum		values[3];
+	StringInfoData json;
+
+	if (record->reason != NULL || record->outcome->delta_rows == 0 ||
+		!TimestampDifferenceExceeds(record->table->steps_written_at, record->ended_at, HISTORY_ROW_SECONDS * 1000))
+		return;
+	record->table->steps_written_at = record->ended_at;
+	initStringInfo(&json);
+	for (int i = 0; i < list_length(record->table->program->steps); i++)
+	{
+		const StepRun *run = &record->table->step_runs[i];
+
+		if (run->ran)
+			appendStringInfo(&json, "%s{\"step\": %d, \"rows_in\": " INT64_FORMAT ", \"rows_out\": " INT64_FORMAT ", \"ms\": %.3f}",
+							 json.len > 0 ? ", " : "", i + 1, run->rows_in, run->rows_out, run->duration_ms);
+	}
+	values[0] = Int64GetDatum(record->table->pgt_id);
+	values[1] = TimestampTzGetDatum(record->ended_at);
+	values[2] = CStringGetTextDatum(psprintf("[%s]", json.data));
+	execute_kept(&kept, steps_sql, lengthof(types), types, values, NULL);
+}
+
 /* Nothing had arrived, the clock was the only reason, and it changed nothing. */
 static bool
 is_quiet(const RefreshRecord *record)
@@ -271,6 +304,7 @@ record_refresh(const RefreshRecord *record)
 
 	write_frontier(record, duration_ms);
 	write_history(record, duration_ms);
+	write_steps(record);
 	if (record->reason != NULL)
 		activate(record);
 }

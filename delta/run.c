@@ -20,6 +20,7 @@
 #include "executor/tstoreReceiver.h"
 #include "fk_prune.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "nodes/makefuncs.h"
 #include "query.h"
 #include "run.h"
@@ -380,6 +381,45 @@ run_replace_step(Run *run, ProgramStep *step, int step_no)
 	keep_result(run, step->output, out);
 }
 
+static int64
+rows_of(Run *run, int number)
+{
+	return rowset_is_empty(run->rowsets[number]) ? 0 : run->rowsets[number]->row_count;
+}
+
+static void
+note_step(Run *run, ProgramStep *step, int step_no, instr_time started)
+{
+	StepRun    *noted = &run->table->step_runs[step_no];
+	instr_time	ended;
+
+	INSTR_TIME_SET_CURRENT(ended);
+	INSTR_TIME_SUBTRACT(ended, started);
+	noted->duration_ms = INSTR_TIME_GET_MILLISEC(ended);
+	noted->rows_in = 0;
+	for (int i = 0; i < step->ninputs; i++)
+		noted->rows_in += rows_of(run, step->inputs[i]);
+	noted->rows_out = rows_of(run, step->output);
+	noted->ran = noted->rows_in > 0 || noted->rows_out > 0;
+}
+
+static void
+run_step(Run *run, ProgramStep *step, int step_no)
+{
+	switch (step->kind)
+	{
+		case STEP_QUERY:
+			run_query_step(run, step, step_no);
+			break;
+		case STEP_MERGE:
+			run_merge_step(run, step);
+			break;
+		case STEP_REPLACE:
+			run_replace_step(run, step, step_no);
+			break;
+	}
+}
+
 static void
 run_steps(Run *run)
 {
@@ -387,21 +427,12 @@ run_steps(Run *run)
 
 	foreach(lc, run->table->program->steps)
 	{
-		ProgramStep *step = lfirst(lc);
+		instr_time	started;
 
 		CHECK_FOR_INTERRUPTS();
-		switch (step->kind)
-		{
-			case STEP_QUERY:
-				run_query_step(run, step, foreach_current_index(lc));
-				break;
-			case STEP_MERGE:
-				run_merge_step(run, step);
-				break;
-			case STEP_REPLACE:
-				run_replace_step(run, step, foreach_current_index(lc));
-				break;
-		}
+		INSTR_TIME_SET_CURRENT(started);
+		run_step(run, lfirst(lc), foreach_current_index(lc));
+		note_step(run, lfirst(lc), foreach_current_index(lc), started);
 	}
 }
 

@@ -30,6 +30,15 @@ typedef struct PlanEntry
 	SPIPlanPtr	plan;
 } PlanEntry;
 
+/* What a step did in the last refresh by delta. */
+typedef struct StepRun
+{
+	bool		ran;			/* false: its inputs were empty */
+	int64		rows_in;
+	int64		rows_out;
+	double		duration_ms;
+} StepRun;
+
 /* A program with everything that is needed to run it, kept for the session and made again when something it depends on changes. */
 typedef struct LoadedTable
 {
@@ -54,6 +63,8 @@ typedef struct LoadedTable
 	List	   *state_indexes;
 	HTAB	   *plans;			/* of PlanEntry */
 	CostModel	cost;
+	StepRun    *step_runs;		/* beside program->steps */
+	TimestampTz steps_written_at;	/* to the catalog */
 	MemoryContext context;		/* holds all of the above */
 	bool		valid;
 	/* refresh history: the row that continuous refreshes of one second are summed up in */

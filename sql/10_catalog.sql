@@ -133,6 +133,13 @@ CREATE TABLE pgtrickle.pgt_history (
 CREATE INDEX pgt_history_pgt_id ON pgtrickle.pgt_history (pgt_id, refresh_id);
 CREATE INDEX pgt_history_start_time ON pgtrickle.pgt_history USING brin (start_time);
 
+-- What each step of a delta program did in a recent refresh: [{"step": 1, "rows_in": 3, "rows_out": 2, "ms": 0.051}, ...]
+CREATE TABLE pgtrickle.pgt_last_steps (
+	pgt_id bigint PRIMARY KEY REFERENCES pgtrickle.pgt_definitions ON DELETE CASCADE,
+	refreshed_at timestamptz NOT NULL,
+	steps jsonb NOT NULL
+);
+
 -- What the applier persisted last; exactly one row.
 CREATE TABLE pgtrickle.pgt_progress (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),

@@ -193,6 +193,16 @@ CREATE VIEW pgtrickle.pgt_fill_progress WITH (security_barrier) AS
 COMMENT ON VIEW pgtrickle.pgt_fill_progress IS 'first fills that are running: phase, rows, estimate';
 GRANT SELECT ON pgtrickle.pgt_fill_progress TO PUBLIC;
 
+CREATE VIEW pgtrickle.pgt_step_runs WITH (security_barrier) AS
+	SELECT l.pgt_id, l.refreshed_at, r.step, r.rows_in, r.rows_out, r.ms AS duration_ms
+	FROM pgtrickle.pgt_last_steps l
+	JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+	CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(l.steps)
+		r (step integer, rows_in bigint, rows_out bigint, ms double precision);
+COMMENT ON VIEW pgtrickle.pgt_step_runs IS
+	'what each step of a delta program did in the last refresh by delta, or in the first one of that second';
+GRANT SELECT ON pgtrickle.pgt_step_runs TO PUBLIC;
+
 /* ---- monitoring ---- */
 
 CREATE VIEW pgtrickle.pg_stat_stream_tables WITH (security_barrier) AS

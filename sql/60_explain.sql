@@ -5,6 +5,18 @@
  * The programs are printed by the library (program_report in 30_core.sql); the rest are functions over the views.
  */
 
+CREATE FUNCTION pgtrickle.steps_by_id(pgt_id bigint)
+	RETURNS TABLE (property text, value text)
+	LANGUAGE sql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('step %s run', r.step), format('%s rows in, %s rows out, %s ms', r.rows_in, r.rows_out, r.duration_ms)
+	FROM pgtrickle.pgt_step_runs r
+	WHERE r.pgt_id = steps_by_id.pgt_id
+	ORDER BY r.step
+$$;
+COMMENT ON FUNCTION pgtrickle.steps_by_id(bigint) IS 'what the steps of a recent refresh did, for explain_st()';
+
 CREATE FUNCTION pgtrickle.explain_st(name text, with_analyze boolean DEFAULT false)
 	RETURNS TABLE (property text, value text)
 	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
@@ -12,6 +24,10 @@ AS $$
 	SELECT * FROM pgtrickle.state_by_id(pgtrickle.stream_table_id_to_see(name))
 	UNION ALL
 	SELECT * FROM pgtrickle.stream_table_report(name, with_analyze)
+	UNION ALL
+	SELECT * FROM pgtrickle.steps_by_id(pgtrickle.stream_table_id_to_see(name)) WHERE with_analyze
+	UNION ALL
+	SELECT 'index_advice', a.advice FROM pgtrickle.index_advice(name) a WHERE with_analyze
 $$;
 COMMENT ON FUNCTION pgtrickle.explain_st(text, boolean) IS
 	'how a stream table is kept up to date: its state, sources, and delta program step by step';
@@ -44,12 +60,12 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.state_by_id(bigint) IS 'the first rows of explain_st()';
 
-CREATE FUNCTION pgtrickle.explain_stream_table(name text) RETURNS text
+CREATE FUNCTION pgtrickle.explain_stream_table(name text, with_analyze boolean DEFAULT false) RETURNS text
 	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
 AS $$
-	SELECT pg_catalog.string_agg(pg_catalog.concat(e.property, ': ', e.value), E'\n') FROM pgtrickle.explain_st(name, false) e
+	SELECT pg_catalog.string_agg(pg_catalog.concat(e.property, ': ', e.value), E'\n') FROM pgtrickle.explain_st(name, with_analyze) e
 $$;
-COMMENT ON FUNCTION pgtrickle.explain_stream_table(text) IS 'explain_st() as one text';
+COMMENT ON FUNCTION pgtrickle.explain_stream_table(text, boolean) IS 'explain_st() as one text';
 
 CREATE FUNCTION pgtrickle.modes_by_id(pgt_id bigint)
 	RETURNS TABLE (configured_mode text, effective_mode text, downgrade_reason text)

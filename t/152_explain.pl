@@ -35,6 +35,7 @@ like(advice('joined'), qr/^step \d+ scans public\."Lines" when public\.parts cha
 	'the term that scans the lines for a changed part is found');
 is($node->sql(q{SELECT statement FROM pgtrickle.index_advice('joined')}), 'CREATE INDEX ON public."Lines" (part)', 'and the index that would help it');
 is($node->sql(q{SELECT bool_and(probe_cost * 2 <= scan_cost) FROM pgtrickle.index_advice('joined')}), 't', 'it would cost less than half');
+like($node->sql("SELECT pgtrickle.explain_stream_table('joined', with_analyze => true)"), qr/^index_advice: step \d+ scans/m, 'explain shows the advice');
 is(advice('small'), '', 'no advice on a small table, nor on one that is probed by its key');
 like(advice('listed'), qr/scans public\."Lines" when public\."Lines" changes; an index on \(part, "Color"\)/,
 	'recomputing groups wants an index on the grouping columns');
@@ -43,11 +44,18 @@ is(advice('by_expression'), '', 'no advice where the join compares an expression
 $node->sql($node->sql(q{SELECT statement FROM pgtrickle.index_advice('joined')}));
 $node->sql('ANALYZE "Lines"');
 is(advice('joined'), '', 'with the index there is nothing to advise');
-$node->sql(q{UPDATE parts SET name = 'new ' || name WHERE id % 1000 = 0; UPDATE "Lines" SET amount = 0 WHERE id % 1000 = 1});
+$node->sql(q{BEGIN; UPDATE parts SET name = 'new ' || name WHERE id % 1000 = 0; UPDATE "Lines" SET amount = 0 WHERE id % 1000 = 1; COMMIT});
 foreach my $name (qw(joined small listed by_expression))
 {
 	$node->refresh($name);
 	$node->is_current($name);
 }
+
+# 20 changed parts and 59 changed lines (one had no amount before), as -old and +new
+is($node->sql("SELECT rows_in FROM pgtrickle.pgt_step_runs JOIN pgtrickle.pgt_stream_tables USING (pgt_id)
+	WHERE pgt_name = 'joined' ORDER BY step LIMIT 1"), '158', 'the first step of the last refresh read the changes of both tables');
+like($node->sql("SELECT pgtrickle.explain_stream_table('joined', with_analyze => true)"),
+	qr/^step \d+ run: 158 rows in, \d+ rows out, [\d.]+ ms$/m, 'explain shows it');
+unlike($node->sql("SELECT pgtrickle.explain_stream_table('joined')"), qr/ run:/, 'but only when asked');
 
 done_testing();
