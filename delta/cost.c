@@ -202,6 +202,18 @@ add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
 				  ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->resultDesc, rows);
 }
 
+/* Without, no group can have lost its extremum. */
+static bool
+some_rows_went(Estimate *estimate)
+{
+	for (int i = 0; estimate->sources != NULL && i < list_length(estimate->table->program->rowsets); i++)
+	{
+		if (estimate->sources[i] != NULL && estimate->sources[i]->has_deletes)
+			return true;
+	}
+	return estimate->sources == NULL;
+}
+
 static void
 add_merge_step(Estimate *estimate, ProgramStep *step)
 {
@@ -213,7 +225,7 @@ add_merge_step(Estimate *estimate, ProgramStep *step)
 	estimate->cost += COST_PER_STEP + rows * COST_PER_MERGED_ROW;
 	tupdesc = state_rowset_tupdesc(estimate->table, step->state);
 	expect_rowset(estimate, step->output, tupdesc, 2 * rows);	/* old and new */
-	if (step->recompute_output >= 0)
+	if (step->recompute_output >= 0 && some_rows_went(estimate))
 		expect_rowset(estimate, step->recompute_output, rowset_tupdesc_for(table_key_tupdesc(tupdesc, step->state->nkeys)),
 					  Max(1, rows * RECOMPUTED_GROUPS));
 }
