@@ -135,6 +135,17 @@ run_rounds($node, stories => [ @stories, @open ], changes => \&change, rounds =>
 			INSERT INTO m SELECT i, nullif(i % 3, 0), 'g' || i % 2, i % 4 FROM generate_series(1, 15) i;
 			INSERT INTO bag SELECT nullif(i % 3, 0), i % 2, 't' FROM generate_series(1, 9) i;
 			INSERT INTO big SELECT i, i % 70 FROM generate_series(1, 140) i; INSERT INTO copies SELECT i / 30, 'c' FROM generate_series(1, 100) i},
+		'part of the reserve goes, at both ends' => q{
+			DELETE FROM big WHERE id IN (SELECT id FROM big ORDER BY v, id LIMIT 10);
+			DELETE FROM big WHERE id IN (SELECT id FROM big ORDER BY v DESC, id LIMIT 10);
+			DELETE FROM copies WHERE ctid = ANY (ARRAY(SELECT ctid FROM copies ORDER BY v LIMIT 10))},
+		'rows come behind the reserve' => q{
+			INSERT INTO big SELECT 5000 + i, 35 FROM generate_series(1, 9) i;
+			INSERT INTO copies SELECT 2, 'c' FROM generate_series(1, 9)},
+		'the rest of the reserve goes' => q{
+			DELETE FROM big WHERE id IN (SELECT id FROM big ORDER BY v, id LIMIT 25);
+			DELETE FROM big WHERE id IN (SELECT id FROM big ORDER BY v DESC, id LIMIT 25);
+			DELETE FROM copies WHERE ctid = ANY (ARRAY(SELECT ctid FROM copies ORDER BY v LIMIT 30))},
 		'a row that comes and goes behind and before the first ones' => q{
 			INSERT INTO big VALUES (9001, -7), (9002, 300); DELETE FROM big WHERE id IN (9001, 9002)}]);
 
