@@ -347,6 +347,26 @@ apply_difference(Redefinition *redefinition)
 	PopActiveSnapshot();
 }
 
+/*
+ * An index on the hash of whole rows finds none any more once they have another column.  All rows change then, so they all go before.
+ */
+static void
+delete_all_by_hash(Redefinition *redefinition)
+{
+	Relation	relation = table_open(redefinition->relid, NoLock);
+	int			natts = RelationGetDescr(relation)->natts;
+	Rowset	   *rows = rowset_create("__pgt_going", rowset_tupdesc_for(RelationGetDescr(relation)));
+
+	table_close(relation, NoLock);
+	PushCopiedSnapshot(GetTransactionSnapshot());
+	UpdateActiveSnapshotCommandId();
+	add_rows(rows, redefinition->relid, -1, natts);
+	rows->has_deletes = true;
+	apply_to_table(redefinition, &redefinition->locator, rows);
+	rowset_free(rows);
+	PopActiveSnapshot();
+}
+
 /* ---- the catalog ---- */
 
 /* The definition made beside goes over into the old one; `relid`: the table that has its rows from now on. */
@@ -386,6 +406,8 @@ replace_in_place(Redefinition *redefinition)
 {
 	LockRelationOid(redefinition->relid,
 					redefinition->shape == SHAPE_SAME ? ShareRowExclusiveLock : AccessExclusiveLock);
+	if (redefinition->shape == SHAPE_APPENDED && redefinition->locator.by_row_hash)
+		delete_all_by_hash(redefinition);
 	if (redefinition->shape == SHAPE_APPENDED)
 		add_columns(redefinition);
 	take_over_definition(redefinition, redefinition->relid);

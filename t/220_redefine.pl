@@ -151,6 +151,11 @@ like($node->psql_error(q{SELECT pgtrickle.create_or_replace_stream_table('totals
 like($node->psql_error(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pgtrickle.create_or_replace_stream_table('totals', 'SELECT 1')}),
 	qr/^25001: .*\nHINT/, 'and one snapshot for all');
 
+$node->sql('CREATE TABLE keyless AS SELECT i % 3 AS a FROM generate_series(1, 9) i');
+define('bag', 'SELECT a FROM keyless');
+is(define('bag', 'SELECT a, a + 1 AS b FROM keyless'), 'columns added', 'columns are added to rows without a key');
+all_verified('of which there are copies');
+
 # --- alter, rollback ------------------------------------------------------------------------------------------
 
 $before = identity('totals');
