@@ -93,6 +93,50 @@ check_right(Oid relid, const char *qualified, StreamTableRight right)
 						errmsg("must be owner of stream table \"%s\"", qualified)));
 }
 
+/*
+ * Tools that ask about a stream table often say only its name, and their connection has a search_path without its schema.  One stream
+ * table of that name among those that the caller may see is what they mean; of several we do not choose.
+ */
+static Oid
+find_anywhere(const char *name)
+{
+	Oid	  argtypes[] = {TEXTOID};
+	Datum arguments[] = {CStringGetTextDatum(name)};
+	Oid	  relid = InvalidOid;
+
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT pgt_relid FROM pgtrickle.pgt_stream_tables"
+							  " WHERE pgt_name OPERATOR(pg_catalog.=) $1 ORDER BY pgt_schema",
+							  1, argtypes, arguments, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the list of stream tables");
+	if (SPI_processed > 1)
+	{
+		StringInfoData list;
+
+		initStringInfo(&list);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			bool isnull;
+			Oid	 candidate = DatumGetObjectId(
+				 SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+
+			appendStringInfo(&list, "%s%s", i > 0 ? ", " : "", qualified_relation_name(candidate));
+		}
+		ereport(ERROR, (errcode(ERRCODE_AMBIGUOUS_ALIAS),
+						errmsg("stream table name \"%s\" is ambiguous", name),
+						errdetail("There are %s.", list.data), errhint("Name the schema.")));
+	}
+	if (SPI_processed == 1)
+	{
+		bool isnull;
+
+		relid = DatumGetObjectId(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	SPI_finish();
+	return relid;
+}
+
 StreamTableName
 stream_table_resolve(const char *name, StreamTableRight right)
 {
@@ -100,6 +144,8 @@ stream_table_resolve(const char *name, StreamTableRight right)
 	RangeVar *range = makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name)));
 
 	found.relid = RangeVarGetRelid(range, NoLock, true);
+	if (!OidIsValid(found.relid) && range->schemaname == NULL && right == STREAM_TABLE_SEE)
+		found.relid = find_anywhere(range->relname);
 	if (!OidIsValid(found.relid))
 		ereport(
 			ERROR,
