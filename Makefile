@@ -8,6 +8,7 @@
 #   make install        install them (sudo)          make bench        benchmarks (BENCH=name: one)
 #   make check          the tests, with set-up       make format       clang-format and perltidy
 #     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
+#   make check-dbt      the tests of the dbt package, with set-up (DBT_TESTS=test_first_model.py: some)
 #   make fuzz           random queries for half an hour (PGTRICKLE_FUZZ_SECONDS=n: others)
 #   make sqlsmith       odd queries by SQLsmith against a server with stream tables
 #   make constructs     docs/reference/constructs.md, from what the server says
@@ -48,6 +49,9 @@ UNIT_TESTED := $(foreach part,$(PARTS),$(if $(shell grep -l '^check:' $(part)/Ma
 check-units: all
 	@set -e; for part in $(UNIT_TESTED); do $(MAKE) -C $$part check; done
 
+check-dbt:
+	tools/check-dbt $(DBT_TESTS)
+
 check-long:
 	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
 
@@ -78,4 +82,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-units check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-dbt check-units check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
