@@ -78,7 +78,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.model_action(bigint, text, jsonb) IS
-	'what apply_model() has to do: create, rebuild, migrate, alter, noop, query_refused, options_refused';
+	'what build_model() has to do: create, rebuild, migrate, alter, noop, query_refused, options_refused';
 
 -- Schedule, mode, options and status of a stream table whose query is right already.
 CREATE FUNCTION pgtrickle.set_model_options(changed_id bigint, wanted jsonb) RETURNS void
@@ -113,7 +113,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.set_model_options(bigint, jsonb) IS
-	'the part of apply_model() that changes schedule, refresh mode, options and status';
+	'the part of build_model() that changes schedule, refresh mode, options and status';
 
 -- What the model's author should know, although nothing failed.
 CREATE FUNCTION pgtrickle.model_warnings(pgt_id bigint) RETURNS text[]
@@ -180,10 +180,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.check_model_options(jsonb) IS
-	'checks the options of apply_model() and brings them into normal form';
+	'checks the options of build_model() and brings them into normal form';
 
 -- Like every function that resolves a name, it has the caller's search_path and contains only calls; see 25_stream_table.sql.
-CREATE FUNCTION pgtrickle.apply_model(relation text, query text, options jsonb DEFAULT '{}')
+CREATE FUNCTION pgtrickle.build_model(relation text, query text, options jsonb DEFAULT '{}')
 	RETURNS TABLE (action text, detail text, row_count bigint, warnings text[])
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
@@ -196,7 +196,8 @@ BEGIN
 		-- also checks that the caller owns it
 		model_id := pgtrickle.stream_table_id(relation);
 	END IF;
-	SELECT * INTO STRICT plan FROM pgtrickle.model_action(model_id, pgtrickle.normalize_query(query), wanted);
+	SELECT p.action, p.detail, p.warnings, p.creates, p.redefines, p.sets_options INTO STRICT plan
+	FROM pgtrickle.model_action(model_id, pgtrickle.normalize_query(query), wanted) p;
 	action := plan.action;
 	detail := plan.detail;
 	row_count := 0;
@@ -221,5 +222,5 @@ BEGIN
 	RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.apply_model(text, text, jsonb) IS
+COMMENT ON FUNCTION pgtrickle.build_model(text, text, jsonb) IS
 	'makes a stream table what a model says, in one step: created, migrated, altered, rebuilt or left alone, and says which and why';

@@ -1,6 +1,6 @@
 {#
     dbt/macros/config.sql
-        Reads what a model says about its stream table, checks it, and puts it into the form of pgtrickle.apply_model().
+        Reads what a model says about its stream table, checks it, and puts it into the form of pgtrickle.build_model().
 
     A key stands in the config or below meta.pgtrickle, where dbt 2 wants keys that it does not know.  Checks run only when models are built: while dbt reads
     the project, config values are not all there.

@@ -2,7 +2,7 @@
     dbt/macros/materializations/pgtrickle.sql
         The materialization: a model becomes a stream table.
 
-    All that changes the stream table is one call of pgtrickle.apply_model(), which decides what has to be done (create, migrate, alter, rebuild, nothing) and
+    All that changes the stream table is one call of pgtrickle.build_model(), which decides what has to be done (create, migrate, alter, rebuild, nothing) and
     does it in one transaction together with indexes, grants, comments and the hooks inside.  What dbt shows as the result is what the call answers.
 
     dbt knows a stream table as a table.  Something else of that name is renamed as the materialization "table" does it, and dropped after the commit.
@@ -71,7 +71,7 @@
 {% macro pgtrickle_apply(relation, existing_relation, query, options) %}
   {%- set call_text -%}
 select action, detail, row_count, array_to_json(warnings)::text as warnings
-from pgtrickle.apply_model({{ dbt_pgtrickle.pgtrickle_literal(relation.render()) }}, {{ dbt_pgtrickle.pgtrickle_literal(query) }}, {{ dbt_pgtrickle.pgtrickle_literal(tojson(options)) }}::jsonb)
+from pgtrickle.build_model({{ dbt_pgtrickle.pgtrickle_literal(relation.render()) }}, {{ dbt_pgtrickle.pgtrickle_literal(query) }}, {{ dbt_pgtrickle.pgtrickle_literal(tojson(options)) }}::jsonb)
   {%- endset -%}
   {%- call statement('pgtrickle_apply', fetch_result=True) -%}
     {{ call_text }}
