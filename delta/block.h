@@ -12,6 +12,7 @@
 
 #include "nodes/parsenodes.h"
 #include "program.h"
+#include "utils/relcache.h"
 
 /* One thing in FROM. */
 typedef struct BlockInput
@@ -156,6 +157,18 @@ extern bool block_level_is_supported(Compiler *compiler, Query *query);
 
 /* isolate.c: every outer join in FROM as a subquery with two inputs; false when that has no rule. */
 extern bool isolate_outer_joins(Compiler *compiler, Query *query);
+
+/* FROM as a list of items (RangeTblRef, or JoinExpr of an outer join) and a list of conditions; inner joins are taken apart. */
+extern void collect_from_items(Node *node, List **items, List **quals);
+
+/*
+ * Moves a FROM item, which must already be out of query->jointree, and conditions on it into a new subquery of the level; references to its tables become
+ * references to the subquery's columns everywhere in the level.  Returns what stands in FROM for it.
+ */
+extern Node *move_into_subquery(Query *query, Node *item, List *quals);
+
+/* The columns of a unique index over NOT NULL columns, the primary key before others; NIL: none. */
+extern List *relation_key(Relation relation);
 
 /* Is the level nothing but one outer join, a filter and a projection? */
 extern bool level_is_outer_join(Query *query);

@@ -24,6 +24,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "query.h"
+#include "sublink.h"
 #include "temporal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -90,6 +91,9 @@ compile_new_level(Compiler *compiler, Query *query)
 	if (query == NULL)
 		return NULL;
 	query = rewrite_row_security(query);
+	query = rewrite_sublinks(compiler, query);
+	if (query == NULL)
+		return NULL;
 	if (!isolate_outer_joins(compiler, query))
 	{
 		note_all_sources(compiler, query);

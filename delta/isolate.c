@@ -24,14 +24,8 @@
 
 /* ---- FROM as a list of items and a list of conditions ---- */
 
-typedef struct FromItems
-{
-	List	   *items;			/* RangeTblRef, or JoinExpr of an outer join */
-	List	   *quals;
-} FromItems;
-
-static void
-collect_items(FromItems *from, Node *node)
+void
+collect_from_items(Node *node, List **items, List **quals)
 {
 	if (node == NULL)
 		return;
@@ -40,17 +34,17 @@ collect_items(FromItems *from, Node *node)
 		ListCell   *lc;
 
 		foreach(lc, ((FromExpr *) node)->fromlist)
-			collect_items(from, lfirst(lc));
-		from->quals = list_concat(from->quals, make_ands_implicit((Expr *) ((FromExpr *) node)->quals));
+			collect_from_items(lfirst(lc), items, quals);
+		*quals = list_concat(*quals, make_ands_implicit((Expr *) ((FromExpr *) node)->quals));
 	}
 	else if (IsA(node, JoinExpr) && ((JoinExpr *) node)->jointype == JOIN_INNER)
 	{
-		collect_items(from, ((JoinExpr *) node)->larg);
-		collect_items(from, ((JoinExpr *) node)->rarg);
-		from->quals = list_concat(from->quals, make_ands_implicit((Expr *) ((JoinExpr *) node)->quals));
+		collect_from_items(((JoinExpr *) node)->larg, items, quals);
+		collect_from_items(((JoinExpr *) node)->rarg, items, quals);
+		*quals = list_concat(*quals, make_ands_implicit((Expr *) ((JoinExpr *) node)->quals));
 	}
 	else
-		from->items = lappend(from->items, node);
+		*items = lappend(*items, node);
 }
 
 static Node *
@@ -191,7 +185,7 @@ columns_of(Query *query, List *vars)
  * Moves `item` and the conditions `quals` into a new subquery of `query`, and everything that refers to them to its columns.
  * The item must already be out of query->jointree.  Returns what stands in FROM for it.
  */
-static Node *
+Node *
 move_into_subquery(Query *query, Node *item, List *quals)
 {
 	Query	   *subquery = makeNode(Query);
@@ -367,25 +361,26 @@ take_in_lateral(Query *query, List **items, Node *item)
 bool
 isolate_outer_joins(Compiler *compiler, Query *query)
 {
-	FromItems	from = {NIL, NIL};
+	List	   *from_items = NIL;
+	List	   *quals_of_from = NIL;
 	List	   *items = NIL;
 	Bitmapset  *wanted = NULL;
 	bool		any_outer = false;
 	ListCell   *lc;
 
 	resolve_all_aliases(query);
-	collect_items(&from, (Node *) query->jointree);
-	wanted = find_nonnullable_rels((Node *) from.quals);
-	foreach(lc, from.items)
+	collect_from_items((Node *) query->jointree, &from_items, &quals_of_from);
+	wanted = find_nonnullable_rels((Node *) quals_of_from);
+	foreach(lc, from_items)
 		reduce_outer_joins(lfirst(lc), wanted);
 
 	/* some are inner joins now */
-	query->jointree = makeFromExpr(from.items, all_of(from.quals));
-	from.items = from.quals = NIL;
-	collect_items(&from, (Node *) query->jointree);
-	foreach(lc, from.items)
+	query->jointree = makeFromExpr(from_items, all_of(quals_of_from));
+	from_items = quals_of_from = NIL;
+	collect_from_items((Node *) query->jointree, &from_items, &quals_of_from);
+	foreach(lc, from_items)
 		any_outer |= is_outer_join(lfirst(lc));
-	query->jointree = makeFromExpr(from.items, all_of(from.quals));
+	query->jointree = makeFromExpr(from_items, all_of(quals_of_from));
 	if (!any_outer)
 		return true;
 

@@ -254,7 +254,7 @@ plain_from(List *rtindexes, List *quals)
 /* ---- inputs ---- */
 
 /* The columns that make rows of a relation unique: primary key, or another unique index over NOT NULL columns. */
-static List *
+List *
 relation_key(Relation relation)
 {
 	List	   *key = NIL;

@@ -1,0 +1,57 @@
+/*
+ * delta/sublink.h
+ *     Subqueries in expressions, and LATERAL subqueries, as joins: what the files of that rewrite share.
+ */
+#ifndef PGTRICKLE_SUBLINK_H
+#define PGTRICKLE_SUBLINK_H
+
+#include "block.h"
+
+/*
+ * A subquery without references to the level around it: its rows for an outer row are those whose columns equal the outer row's
+ * expressions.  With keys NIL it never had such references.
+ */
+typedef struct Detached
+{
+	Query	   *query;			/* its visible columns first, then one for each key */
+	int			ncolumns;		/* how many of them are the subquery's own */
+	List	   *outer;			/* of Expr, over the level around: what the key columns equal */
+	List	   *operators;		/* oid list beside outer: the equality, outer type on the left */
+	List	   *collations;		/* oid list: the input collation of each equality */
+	bool		one_row;		/* an aggregate without GROUP BY: one row for each outer row, also where there is no match */
+	List	   *empty;			/* one_row: of Expr, the visible columns over no rows; may not read tables */
+} Detached;
+
+/* decorrelate.c.  Scribbles on the subquery; NULL when its correlation is not made of equalities. */
+extern Detached *detach_subquery(Query *subquery);
+
+/* Does it refer to the level around it (`levels` further up)? */
+extern bool is_correlated(Node *node, int levels);
+
+/* The key columns' equalities with the outer expressions, where the detached query is range-table entry `rtindex`. */
+extern List *detached_quals(Detached *detached, int rtindex);
+
+/*
+ * magic.c: the same for any correlation that is strict, by computing the subquery for all rows of `outer`, the only range-table entry
+ * of the level around it.  NULL when that has no rule.
+ */
+extern Detached *detach_by_magic(RangeTblEntry *outer, Query *subquery);
+
+/* sublink_forms.c: what IN, ANY, ALL and EXISTS mean, in terms of EXISTS. */
+
+/* EXISTS (SELECT FROM subquery WHERE the test holds); NULL when it cannot be said. */
+extern SubLink *any_as_exists(SubLink *any);
+
+/* The three-valued result of ANY or ALL as an expression over EXISTS; NULL when it cannot be said. */
+extern Node *comparison_as_exists(SubLink *sublink);
+
+/* Conditions, ANDed, that hold exactly when NOT (x IN (...)) does; NIL when they cannot be said. */
+extern List *not_in_as_conditions(SubLink *any);
+
+/* ALL as the negation of ANY with the negated operator; NULL when there is no such operator. */
+extern SubLink *all_as_negated_any(SubLink *all);
+
+/* sublink.c: the pass.  NULL when something has no rule, which is then noted. */
+extern Query *rewrite_sublinks(Compiler *compiler, Query *query);
+
+#endif							/* PGTRICKLE_SUBLINK_H */
