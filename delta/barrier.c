@@ -105,7 +105,7 @@ static const char *const look_sql =
 	"    WHERE pg_visible_in_snapshot(running, $2) AND running IS DISTINCT FROM $3),"
 	"  f.own_xid, f.last_error_at >= $4, f.last_error_sqlstate, f.last_error_message,"
 	"  p.slot_name, p.ack_lsn, d.created_xid = $3, d.xmin, f.xmin,"
-	"  EXISTS (SELECT FROM pgtrickle.pgt_spool_waiting w WHERE w.pgt_id = d.pgt_id),"
+	"  pgtrickle.waits_in_spool(d.pgt_id),"
 	"  (SELECT jsonb_build_object('row_count', v.row_count, 'difference_count', v.difference_count,"
 	"     'snapshot', v.snapshot::text, 'differences', v.differences)::text"
 	"   FROM pgtrickle.pgt_verifications v WHERE v.nonce = $5 AND v.pgt_id = $1)"

@@ -55,8 +55,17 @@ CREATE VIEW pgtrickle.pgt_schedules AS
 COMMENT ON VIEW pgtrickle.pgt_schedules IS
 	'the schedule that each stream table follows, calculated ones worked out; not for users';
 
--- Those whose changes, or those of a stream table that they read, wait in the spool: the slot has moved past what is not in their rows.
-CREATE VIEW pgtrickle.pgt_spool_waiting AS
+/*
+ * Do changes of the stream table, or of one that it reads, wait in the spool?  Then the slot has moved past what is not in its rows.
+ *
+ * A function and not a view, because a server that has never analyzed these tables expects a recursion over them to be large, and
+ * compiling a query to machine code takes a hundred times as long as this one runs.
+ */
+CREATE FUNCTION pgtrickle.waits_in_spool(pgt_id bigint) RETURNS boolean
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
 	WITH RECURSIVE waiting (pgt_id) AS (
 		SELECT f.pgt_id FROM pgtrickle.pgt_frontiers f WHERE f.spool_snapshot IS NOT NULL
 		UNION
@@ -65,9 +74,10 @@ CREATE VIEW pgtrickle.pgt_spool_waiting AS
 		JOIN pgtrickle.pgt_definitions d ON d.pgt_id = w.pgt_id
 		JOIN pgtrickle.pgt_sources consumer ON consumer.source_relid = d.relid
 	)
-	SELECT w.pgt_id FROM waiting w;
-COMMENT ON VIEW pgtrickle.pgt_spool_waiting IS
-	'stream tables whose rows lack what the spool has; not for users';
+	SELECT EXISTS (SELECT FROM waiting w WHERE w.pgt_id = waits_in_spool.pgt_id)
+$$;
+COMMENT ON FUNCTION pgtrickle.waits_in_spool(bigint) IS
+	'do the rows of a stream table lack what the spool has; not for users';
 
 CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 	SELECT
@@ -144,7 +154,7 @@ CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	) h
 	CROSS JOIN LATERAL (
 		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness
-		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT EXISTS (SELECT FROM pgtrickle.pgt_spool_waiting w WHERE w.pgt_id = s.pgt_id) THEN p.consumed_at END) END AS fresh_at) m
+		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT pgtrickle.waits_in_spool(s.pgt_id) THEN p.consumed_at END) END AS fresh_at) m
 	) f;
 COMMENT ON VIEW pgtrickle.pgt_freshness IS 'stream tables: how far behind their sources they can be at most';
 GRANT SELECT ON pgtrickle.pgt_freshness TO PUBLIC;
