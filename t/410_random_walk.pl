@@ -95,7 +95,19 @@ sub alteration
 		define('one'), define('one'), define('two'), define('three'),
 		'BEGIN; ' . change() . '; ' . define('one') . '; ' . change() . '; COMMIT',
 		'BEGIN; ' . define('one') . '; ' . change() . '; ROLLBACK',
-		"BEGIN; $rebuild; $view; " . define('one') . '; COMMIT');
+		"BEGIN; $rebuild; $view; " . define('one') . '; COMMIT',
+		mend());
+}
+
+# A step of several statements may have stopped half-way: sooner or later somebody goes on from there.
+sub mend
+{
+	my ($closed) = $node->sql('SELECT count(*) FROM pgtrickle.source_gates() WHERE gated') > 0;
+
+	return q{SELECT pgtrickle.ungate_source('parts')} if $closed;
+	return 'ALTER TABLE dim2 RENAME TO dim' if $node->sql(q{SELECT to_regclass('dim2') IS NOT NULL}) eq 't';
+	return $view                            if $node->sql(q{SELECT to_regclass('staged') IS NULL}) eq 't';
+	return 'SELECT pgtrickle.resume_all()';
 }
 
 sub run_step
@@ -121,7 +133,7 @@ sub verify_all
 	{
 		my ($rc, $stdout, $stderr) = $node->psql('postgres', "SELECT * FROM pgtrickle.verify('$name')");
 		push @wrong, "$name: $stdout$stderr" if $stdout ne '' || $rc != 0 && $must_be_well;
-		push @wrong, "$name: $stderr" if $rc != 0 && $stderr !~ /could not refresh|is suspended|timed out/;
+		push @wrong, "$name: $stderr" if $rc != 0 && $stderr !~ /could not refresh|is suspended|is paused|gate of a source|timed out/;
 	}
 	is(join("\n", @wrong), '', $what) or diag "seed $seed, so far:\n$walked";
 	$walked = '' if !@wrong;
@@ -159,7 +171,7 @@ for my $step (1 .. $steps)
 
 # Put right whatever the walk left, then all of them must be well.
 $node->psql('postgres', $_)
-  foreach ('ALTER TABLE dim2 RENAME TO dim', 'ALTER TABLE one_moved RENAME TO one', 'DROP VIEW staged', $view, define('one', 0), define('two', 0), define('three', 0),
+  foreach ('ALTER TABLE dim2 RENAME TO dim', 'ALTER TABLE one_moved RENAME TO one', 'DROP VIEW staged', $view, q{SELECT pgtrickle.ungate_source('parts')}, define('one', 0), define('two', 0), define('three', 0),
 	'SELECT pgtrickle.resume_all()');
 $node->sql(change());
 verify_all('at the end', 1);
