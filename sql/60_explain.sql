@@ -151,11 +151,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.list_sources(text) IS 'what a stream table reads: tables, and the views through which it reads them';
 
--- From the stream tables that nobody reads down to the sources; what several read is shown under each of them.
+/*
+ * From the stream tables that nobody reads down to the sources; what several read is shown under each of them.  Nothing analyzes the
+ * catalog's small tables, so the planner expects a tree of millions of lines, for which it would compile.
+ */
 CREATE FUNCTION pgtrickle.dependency_tree()
 	RETURNS TABLE (tree_line text, node text, node_type text, depth integer, status text, refresh_mode text)
 	LANGUAGE sql STABLE
 	SET search_path = pg_catalog, pg_temp
+	SET jit = off
 AS $$
 	WITH RECURSIVE nodes AS (
 		SELECT s.pgt_relid AS relid, s.pgt_id, format('%s.%s', s.pgt_schema, s.pgt_name) AS node, 'STREAM_TABLE' AS node_type,
