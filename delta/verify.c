@@ -3,7 +3,8 @@
  *     Compares a stream table with its defining query, inside the tick that refreshed it.
  *
  * Only there are both at the same snapshot: the sources as the tick sees them, and the stream table as it has just become.  The query is
- * expanded down to the sources first, upstream stream tables included, so nothing that was maintained is taken on trust.
+ * expanded down to the sources first, upstream stream tables included, so nothing that was maintained is taken on trust.  Except those of which
+ * the owner may see a part only (row-level security): what they show is not what their queries give, so they are read as they are.
  */
 #include "postgres.h"
 
@@ -16,6 +17,7 @@
 #include "query.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "verify.h"
 
@@ -57,6 +59,8 @@ expand_walker(Node *node, void *context)
 		char	   *definition;
 
 		if (rte->rtekind != RTE_RELATION || (definition = definition_of(rte->relid)) == NULL)
+			return false;
+		if (check_enable_rls(rte->relid, InvalidOid, true) == RLS_ENABLED)
 			return false;
 		rte->rtekind = RTE_SUBQUERY;
 		rte->subquery = query_analyze_to_run(definition);
