@@ -252,6 +252,10 @@ EXCEPTION
 					HINT = 'Change or drop what depends on it first.';
 		END IF;
 		RAISE NOTICE '% of stream table "%" goes with the column', what, table_name USING DETAIL = sqlerrm;
+	WHEN insufficient_privilege THEN
+		RAISE EXCEPTION 'cannot change the columns of stream table "%": % depends on it', table_name, what
+			USING ERRCODE = 'dependent_objects_still_exist', DETAIL = format('It belongs to somebody else: %s.', sqlerrm),
+				HINT = 'Have its owner drop it first and make it again afterwards, or add columns at the end only.';
 	WHEN OTHERS THEN
 		RAISE EXCEPTION 'cannot change the columns of stream table "%": % depends on it', table_name, what
 			USING ERRCODE = 'dependent_objects_still_exist', DETAIL = sqlerrm,

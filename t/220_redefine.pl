@@ -138,6 +138,22 @@ my ($rc, $stdout, $stderr) = $node->psql('postgres',
 like($stderr, qr/ERROR:  cannot change the columns of stream table "public.totals": view public.doubled depends on it/,
 	'a view that cannot live with it is named');
 all_verified('and nothing has changed');
+$node->sql('GRANT USAGE ON SCHEMA public TO analyst; GRANT SELECT ON totals TO analyst; SET ROLE analyst; CREATE VIEW theirs AS SELECT customer FROM totals');
+$node->sql(q{CREATE ROLE maker; GRANT CREATE ON SCHEMA public TO maker; GRANT SELECT ON orders TO maker; ALTER TABLE totals OWNER TO maker; ALTER VIEW doubled OWNER TO maker});
+like(
+	$node->psql_error(
+		q{SET ROLE maker; SELECT pgtrickle.create_or_replace_stream_table('totals', 'SELECT count(*) AS n, customer, sum(amount) AS total FROM orders GROUP BY customer', 'continuous')}
+	),
+	qr/^2BP01: cannot change the columns of stream table "public.totals": view public.theirs depends on it\nDETAIL:  It belongs to somebody else: must be owner of view theirs.\nHINT:  Have its owner drop it/,
+	'a view of somebody else is named, with what to do');
+all_verified('and nothing has changed');
+is( $node->sql(
+		q{SET ROLE maker; SELECT pgtrickle.create_or_replace_stream_table('totals', 'SELECT customer, count(*) AS n, sum(amount) AS total, 1 AS one FROM orders GROUP BY customer', 'continuous')}
+	),
+	'columns added',
+	'which columns at the end do not need');
+is(define('totals', 'SELECT customer, count(*) AS n, sum(amount) AS total, 1 AS one FROM orders GROUP BY customer'), 'unchanged', 'whoever asks');
+$node->sql('DROP VIEW theirs; ALTER TABLE totals OWNER TO CURRENT_USER; ALTER VIEW doubled OWNER TO CURRENT_USER');
 $node->sql('DROP VIEW over_doubled, doubled; ALTER PUBLICATION pub DROP TABLE totals');
 is(define('totals', 'SELECT customer, sum(amount)::int AS n FROM orders GROUP BY customer'), 'rebuilt', 'without it that works');
 $node->verify('totals');
