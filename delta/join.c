@@ -318,7 +318,7 @@ no_rows_sql(QueryBlock *block, List *targets)
 	return query_print(query);
 }
 
-/* In parentheses, because what uses the statement may put a WITH of its own in front. */
+/* In a subquery, because what uses the statement may put a WITH of its own in front. */
 static char *
 join_telescoping_sql(QueryBlock *block, uint64 inputs, uint64 changed, List *targets)
 {
@@ -341,9 +341,9 @@ join_telescoping_sql(QueryBlock *block, uint64 inputs, uint64 changed, List *tar
 	}
 	if (terms.len == 0)
 		return no_rows_sql(block, targets);
-	appendStringInfoChar(&sql, '(');
+	appendStringInfoString(&sql, "SELECT * FROM (");
 	append_old_states(&sql, block, inputs & ~(UINT64CONST(1) << first));
-	appendStringInfo(&sql, "%s)", terms.data);
+	appendStringInfo(&sql, "%s) terms", terms.data);
 	return sql.data;
 }
 

@@ -372,11 +372,12 @@ describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 		compile_cannot(compiler, "a LATERAL subquery has no delta rule yet");
 		return false;
 	}
+	/* what its columns are is asked first: compiling takes the query to pieces */
+	input->colnames = target_column_names(rte->subquery->targetList);
+	target_column_types(rte->subquery->targetList, &input->coltypes, &input->coltypmods, &input->colcollations);
 	compiled = compile_level(compiler, rte->subquery);
 	if (compiled == NULL)
 		return false;
-	input->colnames = target_column_names(rte->subquery->targetList);
-	target_column_types(rte->subquery->targetList, &input->coltypes, &input->coltypmods, &input->colcollations);
 	input->rowset = compiled->rowset;
 	input->states = compiled->states;
 	input->key = compiled->key;

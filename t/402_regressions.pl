@@ -19,7 +19,26 @@ my @CASES = (
 		setup => q{CREATE TABLE l (k int, g text); INSERT INTO l VALUES (1, 'y'), (2, 'z'), (NULL, 'y');
 			CREATE TABLE r (k int, n int); INSERT INTO r VALUES (1, 10), (3, 30)},
 		query => q{SELECT l.g, r.n FROM l RIGHT JOIN r ON l.k = r.k WHERE l.g NOT IN (SELECT v.w FROM (VALUES (10, 'z'), (30, 'y')) v (n, w) WHERE v.n = r.n)},
-		changes => q{UPDATE l SET k = 3 WHERE k = 2; INSERT INTO r VALUES (4, 40); UPDATE r SET k = 2 WHERE n = 10} });
+		changes => q{UPDATE l SET k = 3 WHERE k = 2; INSERT INTO r VALUES (4, 40); UPDATE r SET k = 2 WHERE n = 10} },
+
+	# The columns of a subquery were asked for after it had been taken to pieces, and then had the names of a piece.
+	'HAVING with a subquery, below a join' => {
+		setup => q{CREATE TABLE l (k int, g text); CREATE TABLE r (k int, g text)},
+		query => q{SELECT a.n FROM (SELECT l.g AS f, sum(DISTINCT l.k) AS n FROM l GROUP BY 1 HAVING count(*) >= (SELECT count(*) / 4 FROM r)) a
+			JOIN r ON a.f = r.g},
+		changes => [
+			q{INSERT INTO l SELECT i, 'g' || i % 7 FROM generate_series(1, 50) i; INSERT INTO r SELECT i, 'g' || i % 7 FROM generate_series(1, 20) i},
+			q{DELETE FROM l WHERE k % 3 = 0; INSERT INTO r SELECT i, 'g' || i % 7 FROM generate_series(21, 30) i} ] },
+
+	# A sum of many terms, with old states in a WITH of its own, got the WITH of the state tables in front.
+	'more than four changed inputs, one of them a state table' => {
+		setup => q{CREATE TABLE a (id int, k int); CREATE TABLE b (id int, k int); CREATE TABLE c (id int, k int)},
+		query => q{SELECT a2.k, b.id FROM a a1 LEFT JOIN (SELECT c.k AS f, unnest(ARRAY[c.id]) AS n FROM c) x ON a1.k = x.f FULL JOIN a a2 ON x.f = a2.id
+			JOIN b ON a2.k = b.k WHERE EXISTS (SELECT FROM b e WHERE e.k = a1.id)},
+		changes => [
+			q{INSERT INTO a SELECT i, i % 5 FROM generate_series(1, 20) i; INSERT INTO b SELECT i, i % 5 FROM generate_series(1, 20) i;
+				INSERT INTO c SELECT i, i % 5 FROM generate_series(1, 20) i},
+			q{UPDATE b SET k = k + 1; INSERT INTO a SELECT i, i % 5 FROM generate_series(3, 9) i; DELETE FROM c WHERE id % 2 = 0} ] });
 
 while (my ($what, $case) = splice @CASES, 0, 2)
 {
