@@ -193,12 +193,16 @@ move_into_subquery(Query *query, Node *item, List *quals)
 	RangeTblRef *reference = makeNode(RangeTblRef);
 	MoveContext context = {tables_below(item), list_length(query->rtable) + 1, NIL, 0};
 	List	   *old_rtable = copyObject(query->rtable);
+	List	   *items = NIL;
+	List	   *conditions = NIL;
 	int			member = -1;
 
+	/* flat, because one that reads no table stays as it is, and the server prints no FROM below a FROM */
+	collect_from_items(item, &items, &conditions);
 	subquery->commandType = CMD_SELECT;
 	subquery->canSetTag = true;
 	subquery->rtable = old_rtable;
-	subquery->jointree = makeFromExpr(list_make1(item), all_of(quals));
+	subquery->jointree = makeFromExpr(items, all_of(list_concat(conditions, quals)));
 
 	/* what has moved is looked at no more, so that it adds no columns */
 	while ((member = bms_next_member(context.moved, member)) >= 0)

@@ -30,6 +30,13 @@ my @CASES = (
 			q{INSERT INTO l SELECT i, 'g' || i % 7 FROM generate_series(1, 50) i; INSERT INTO r SELECT i, 'g' || i % 7 FROM generate_series(1, 20) i},
 			q{DELETE FROM l WHERE k % 3 = 0; INSERT INTO r SELECT i, 'g' || i % 7 FROM generate_series(21, 30) i} ] },
 
+	# What is VALUES alone and under a subquery's join was printed with a FROM below a FROM.
+	'a subquery that decides about VALUES' => {
+		setup => q{CREATE TABLE r (k int); INSERT INTO r VALUES (1), (NULL)},
+		query => q{SELECT v.w, v.n < ANY (SELECT r.k + 1 FROM r WHERE r.k = v.n) AS less FROM (VALUES (5, 'y'), (1, 'z'), (NULL, 'x')) v (n, w)
+			WHERE (v.n < ANY (SELECT r.k FROM r WHERE r.k > v.n)) IS NOT TRUE},
+		changes => q{INSERT INTO r VALUES (5), (6); DELETE FROM r WHERE k = 1} },
+
 	# A sum of many terms, with old states in a WITH of its own, got the WITH of the state tables in front.
 	'more than four changed inputs, one of them a state table' => {
 		setup => q{CREATE TABLE a (id int, k int); CREATE TABLE b (id int, k int); CREATE TABLE c (id int, k int)},
