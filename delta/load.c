@@ -5,6 +5,10 @@
  * Compiling takes a millisecond, a refresh less, so a session that refreshes keeps what it compiled.  An entry is dropped when the
  * server sends an invalidation for the stream table, one of the relations its query reads (views included), or the extension's
  * catalog of definitions, which every create, alter and drop invalidates on purpose.
+ *
+ * That holds only if an entry is never older than the invalidations that were taken in before it was made.  So the catalog is read by a
+ * snapshot of this moment, as the server's own catalogs are, and not by that of the tick: an entry made by an old snapshot would count
+ * as current from then on, without what was committed between snapshot and load.
  */
 #include "postgres.h"
 
@@ -216,6 +220,19 @@ read_state_tables(LoadedTable *table)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+static LoadedTable *
+read_catalog(int64 pgt_id, MemoryContext context)
+{
+	LoadedTable *table;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	table = read_definition(pgt_id, context);
+	if (table != NULL)
+		read_state_tables(table);
+	PopActiveSnapshot();
+	return table;
+}
+
 /* ---- the program ---- */
 
 char *
@@ -338,14 +355,8 @@ table_rebuild_states(LoadedTable *table)
 							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update pgtrickle.pgt_definitions");
 	table->valid = false;
-
-	/* The catalog is read by the active snapshot, which does not see what was just written. */
 	CommandCounterIncrement();
-	PushCopiedSnapshot(GetTransactionSnapshot());
-	UpdateActiveSnapshotCommandId();
-	table = table_load(pgt_id);
-	PopActiveSnapshot();
-	return table;
+	return table_load(pgt_id);
 }
 
 bool
@@ -378,7 +389,7 @@ table_load(int64 pgt_id)
 		drop_entry(entry);
 
 	context = AllocSetContextCreate(CacheMemoryContext, "stream table", ALLOCSET_SMALL_SIZES);
-	table = read_definition(pgt_id, context);
+	table = read_catalog(pgt_id, context);
 	if (table == NULL)
 	{
 		MemoryContextDelete(context);
@@ -387,7 +398,6 @@ table_load(int64 pgt_id)
 	/* Whatever arrives from now on, while we compile, must drop the entry again. */
 	table->valid = true;
 	entry->table = table;
-	read_state_tables(table);
 	PG_TRY();
 	{
 		compile_table(table, entry);

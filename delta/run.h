@@ -67,6 +67,7 @@ typedef struct LoadedTable
 	TimestampTz steps_written_at;	/* to the catalog */
 	MemoryContext context;		/* holds all of the above */
 	bool		valid;
+	bool		is_known;		/* some tick has found that this is not younger than its snapshot */
 	/* refresh history: the row that continuous refreshes of one second are summed up in */
 	int64		history_id;
 	TimestampTz history_started_at;

@@ -161,24 +161,26 @@ parse_action(TickEntry *entry, const char *action)
 }
 
 /*
- * The stream table is locked before its states, as by everybody who changes its query.  Who did that while we waited has left us with
- * a definition of yesterday; then the frontier, which it moved, cannot be locked at our snapshot: a serialization failure, and the
- * tick is tried again.
+ * The stream table is locked before its states, as by everybody who changes its query.  One that was changed while we waited, or is new to
+ * this session, may have a definition that is younger than our snapshot; then the frontier, which whoever gave it another query or
+ * dropped it has moved, cannot be locked at our snapshot: a serialization failure, and the tick is tried again.
  */
 static LoadedTable *
 load_locked(int64 pgt_id)
 {
 	LoadedTable *table = table_load(pgt_id);
 
-	if (table == NULL)
-		return NULL;
-	LockRelationOid(table->relid, RowExclusiveLock);
-	if (table->valid)
+	if (table != NULL)
+		LockRelationOid(table->relid, RowExclusiveLock);
+	if (table != NULL && table->valid && table->is_known)
 		return table;
 	if (SPI_execute(psprintf("SELECT FROM pgtrickle.pgt_frontiers WHERE pgt_id = " INT64_FORMAT " FOR UPDATE", pgt_id),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not lock the frontier of stream table " INT64_FORMAT, pgt_id);
-	return table_load(pgt_id);
+	table = table_load(pgt_id);
+	if (table != NULL)
+		table->is_known = true;
+	return table;
 }
 
 static void
