@@ -11,7 +11,8 @@
  *
  * The planner errs, and not in the same way about deltas and about the whole query.  So each of the two sums is multiplied by a
  * factor of its own, a mean of observed / estimated over the refreshes that went this way (in logarithms, so that one outlier does not
- * count for all).  A factor that was never observed is 1: with no history at all, the planner's word stands; with
+ * count for all).  A factor that was never observed is 1.  The planner thinks worse of deltas than they are, since it knows little of rows that
+ * no table holds, and a delta that is never run is never learned from: so the first one is tried unless it is expected to be COST_TRY times as dear.  With
  * deltas far slower than estimated, the full query gets its try, after which its factor is known, too.  While the full query is chosen the
  * delta's factor fades, so that one bad day (cold cache, a lock) is not for ever.
  *
@@ -39,6 +40,7 @@
 
 #define COST_WEIGHED_MIN 2000.0 /* a delta of some 10 ms */
 #define COST_MARGIN 1.2			/* to change one's mind */
+#define COST_TRY 3.0			/* to leave a delta untried */
 
 /* What is not SQL, in the planner's units, measured: some microseconds a row. */
 #define COST_PER_STEP 5.0		/* starting the executor */
@@ -419,7 +421,7 @@ cost_decide(LoadedTable *table, Rowset **source_rowsets, CostDecision *decision)
 	decision->delta_ms = corrected_ms(decision->delta_cost, model->delta_factor);
 	if (decision->delta_cost >= COST_WEIGHED_MIN)
 	{
-		double		margin = model->full_was_last ? 1 / COST_MARGIN : COST_MARGIN;
+		double		margin = model->delta_factor <= 0 ? COST_TRY : model->full_was_last ? 1 / COST_MARGIN : COST_MARGIN;
 
 		decision->full_cost = full_cost(table);
 		decision->full_ms = corrected_ms(decision->full_cost, model->full_factor);
