@@ -13,6 +13,9 @@
  * table is one that was just filled by this transaction (docs/explanation/tick.md, section 7), which it tells by filled_xid: nothing
  * is missing, nothing comes twice.  Those who read the stream table get the difference through the stream like changes of any table.
  *
+ * Two who redefine the same stream table do so one after the other: a lock that only they and VACUUM want is taken first, and what the
+ * definition is by then is read behind it.
+ *
  * Order of locks.  A refresh locks its stream table before the state tables (tick.c), and so do we.  A tick whose snapshot does not see
  * us finds the frontier changed and is tried again; it cannot have written, since it waited for our lock.
  */
@@ -105,7 +108,7 @@ read_old_definition(Redefinition *redefinition)
 
 	privileged_begin(&section);
 	if (SPI_execute(psprintf("SELECT relid, coalesce(key_index, 0), key_is_row_hash, key_attnos FROM pgtrickle.pgt_definitions"
-							 " WHERE pgt_id = " INT64_FORMAT, redefinition->pgt_id), true, 1) != SPI_OK_SELECT)
+							 " WHERE pgt_id = " INT64_FORMAT, redefinition->pgt_id), false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the catalog of stream tables");
 	if (SPI_processed == 0)
 		ereport(ERROR,
@@ -146,6 +149,28 @@ check_owner(Redefinition *redefinition)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of stream table \"%s\"", redefinition->qualified_name)));
+}
+
+/*
+ * Waits for others who redefine the same stream table, one of whom may put another table in its place.  Not read-only: each look is to
+ * see what has been committed meanwhile.
+ */
+static void
+lock_and_read_definition(Redefinition *redefinition)
+{
+	Oid			locked;
+
+	read_old_definition(redefinition);
+	do
+	{
+		check_owner(redefinition);
+		locked = redefinition->relid;
+		LockRelationOid(locked, ShareUpdateExclusiveLock);
+		read_old_definition(redefinition);
+		if (redefinition->relid != locked)
+			UnlockRelationOid(locked, ShareUpdateExclusiveLock);
+	} while (redefinition->relid != locked);
+	check_owner(redefinition);
 }
 
 /* The difference must be taken from what the table holds when it is locked, not from what it held when the transaction began. */
@@ -460,14 +485,16 @@ pgtrickle_redefine_stream_table(PG_FUNCTION_ARGS)
 
 	redefinition.pgt_id = PG_GETARG_INT64(0);
 	SPI_connect();
-	read_old_definition(&redefinition);
-	check_owner(&redefinition);
 	check_isolation();
+	lock_and_read_definition(&redefinition);
 	redefinition.beside.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	redefinition.beside.schedule = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	redefinition.beside.refresh_mode = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	redefinition.beside.options = PG_GETARG_DATUM(4);
+	/* what the others have done while we waited is not in the snapshot of the statement that called us */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	redefine(&redefinition);
+	PopActiveSnapshot();
 	privileged_begin(&section);
 	execute("SELECT pgtrickle.definitions_changed()");
 	privileged_end(&section);
