@@ -365,6 +365,23 @@ table_states_fit(LoadedTable *table)
 	return strcmp(program_fingerprint(table->program), table->stored_fingerprint) == 0;
 }
 
+/*
+ * What does not fit together because somebody has just changed it, between our reading the definition at the snapshot of a tick and our getting a
+ * lock, is no failure: a tick with a new snapshot sees all of it.
+ */
+static void
+throw_if_overtaken(const char *name)
+{
+	int			sqlstate = geterrcode();
+
+	if (!IsolationUsesXactSnapshot() || ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+		return;
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("stream table \"%s\" or what it reads has just been changed", name)));
+}
+
 LoadedTable *
 table_load(int64 pgt_id)
 {
@@ -401,10 +418,16 @@ table_load(int64 pgt_id)
 	PG_TRY();
 	{
 		compile_table(table, entry);
+		table->sources_bound = sources_are_bound(pgt_id, table->program);
 	}
 	PG_CATCH();
 	{
+		bool		overtaken = !table->valid;
+		char	   *name = MemoryContextStrdup(CurTransactionContext, table->qualified_name);
+
 		drop_entry(entry);
+		if (overtaken)
+			throw_if_overtaken(name);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

@@ -68,6 +68,7 @@ typedef struct LoadedTable
 	MemoryContext context;		/* holds all of the above */
 	bool		valid;
 	bool		is_known;		/* some tick has found that this is not younger than its snapshot */
+	bool		sources_bound;	/* pgt_sources named all that the program reads when this was compiled */
 	/* refresh history: the row that continuous refreshes of one second are summed up in */
 	int64		history_id;
 	TimestampTz history_started_at;

@@ -5,6 +5,10 @@
  * Written when a stream table is created, and again when DDL has given another meaning to one of the names in its
  * query (sql/45_ddl_events.sql): sources are bound by name, and whoever asks the catalog or the applier wants the
  * relations that the names mean now.
+ *
+ * In the transaction of DDL this must not get into the way of others.  Compiling a query locks all that it reads, also tables that
+ * somebody else is about to replace; so it is given up when a lock cannot be had at once, and what it has locked is let go.  Then the tick
+ * finds that the program reads what the catalog does not name, and binds the stream table itself (tick.c).
  */
 #include "postgres.h"
 
@@ -15,15 +19,21 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "optimizer/optimizer.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "query.h"
 #include "run.h"
 #include "run_owner.h"
 #include "sources.h"
 #include "wal_message.h"
+
+#define DDL_LOCK_TIMEOUT "100ms" /* how long somebody's DDL may wait for what lock_at_once() does not know of */
 
 PG_FUNCTION_INFO_V1(pgtrickle_rebind_sources);
 
@@ -40,7 +50,7 @@ sources_relations(const char *defining_query)
 }
 
 static const char *const insert_sql =
-	"INSERT INTO pgtrickle.pgt_sources"
+	"INSERT INTO pgtrickle.pgt_sources AS s"
 	" (pgt_id, source_relid, source_schema, source_name, source_type, columns_used)"
 	" SELECT $1, c.oid, n.nspname, c.relname,"
 	"  CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_definitions d WHERE d.relid = c.oid)"
@@ -50,7 +60,10 @@ static const char *const insert_sql =
 	" FROM pg_catalog.pg_class c"
 	" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 	" WHERE c.oid = $2"
-	" ON CONFLICT (pgt_id, source_relid) DO NOTHING";
+	" ON CONFLICT (pgt_id, source_relid) DO UPDATE SET source_schema = excluded.source_schema, source_name = excluded.source_name,"
+	"  source_type = excluded.source_type, columns_used = excluded.columns_used"
+	"  WHERE (s.source_schema, s.source_name, s.source_type, s.columns_used)"
+	"   IS DISTINCT FROM (excluded.source_schema, excluded.source_name, excluded.source_type, excluded.columns_used)";
 
 static void
 write_one(int64 pgt_id, Oid relid, const char *source_type, const Bitmapset *used_attnos)
@@ -72,34 +85,62 @@ write_one(int64 pgt_id, Oid relid, const char *source_type, const Bitmapset *use
 		elog(ERROR, "could not insert into pgtrickle.pgt_sources");
 }
 
+static ArrayType *
+oid_array(List *oids)
+{
+	Datum	 *elements = palloc(sizeof(Datum) * Max(list_length(oids), 1));
+	ListCell *lc;
+
+	foreach(lc, oids)
+		elements[foreach_current_index(lc)] = ObjectIdGetDatum(lfirst_oid(lc));
+	return construct_array(elements, list_length(oids), OIDOID, sizeof(Oid), true, TYPALIGN_INT);
+}
+
 static void
 write_functions(int64 pgt_id, List *functions)
 {
-	Oid		  types[] = {INT8OID, OIDARRAYOID};
-	Datum	  values[2];
-	Datum	 *elements = palloc(sizeof(Datum) * Max(list_length(functions), 1));
-	ListCell *lc;
+	Oid	  types[] = {INT8OID, OIDARRAYOID};
+	Datum values[2];
 
-	foreach(lc, functions)
-		elements[foreach_current_index(lc)] = ObjectIdGetDatum(lfirst_oid(lc));
 	values[0] = Int64GetDatum(pgt_id);
-	values[1] = PointerGetDatum(construct_array(elements, list_length(functions), OIDOID, sizeof(Oid),
-												true, TYPALIGN_INT));
+	values[1] = PointerGetDatum(oid_array(functions));
 	if (SPI_execute_with_args("UPDATE pgtrickle.pgt_definitions SET functions_used = $2"
 							  " WHERE pgt_id = $1 AND functions_used <> $2",
 							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update pgtrickle.pgt_definitions");
 }
 
+static List *
+source_relids(DeltaProgram *program)
+{
+	List	 *relids = NIL;
+	ListCell *lc;
+
+	foreach(lc, program->sources)
+		relids = lappend_oid(relids, ((ProgramSource *) lfirst(lc))->relid);
+	return relids;
+}
+
+/* Rows that stay as they are are not touched, so that two who replace different sources do not wait for each other. */
 void
 sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
 {
-	Oid		  types[] = {INT8OID};
-	Datum	  values[] = {Int64GetDatum(pgt_id)};
+	Oid		  types[] = {INT8OID, OIDARRAYOID};
+	Datum	  values[2];
+	List	 *relids = source_relids(program);
+	List	 *views = NIL;
 	ListCell *lc;
 
-	if (SPI_execute_with_args("DELETE FROM pgtrickle.pgt_sources WHERE pgt_id = $1", 1, types,
-							  values, NULL, false, 0) != SPI_OK_DELETE)
+	/* Views have no changes of their own, but changing their definition changes the rows. */
+	foreach(lc, relations)
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_VIEW)
+			views = lappend_oid(views, lfirst_oid(lc));
+	}
+	values[0] = Int64GetDatum(pgt_id);
+	values[1] = PointerGetDatum(oid_array(list_concat_copy(relids, views)));
+	if (SPI_execute_with_args("DELETE FROM pgtrickle.pgt_sources WHERE pgt_id = $1 AND source_relid <> ALL ($2)",
+							  2, types, values, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from pgtrickle.pgt_sources");
 	foreach(lc, program->sources)
 	{
@@ -107,15 +148,29 @@ sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
 
 		write_one(pgt_id, source->relid, source->source_type, source->used_attnos);
 	}
-
+	foreach(lc, views)
+		write_one(pgt_id, lfirst_oid(lc), "VIEW", NULL);
 	write_functions(pgt_id, program->functions);
+}
 
-	/* Views have no changes of their own, but changing their definition changes the rows. */
-	foreach(lc, relations)
-	{
-		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_VIEW)
-			write_one(pgt_id, lfirst_oid(lc), "VIEW", NULL);
-	}
+/* By a snapshot of this moment: the tick's may be older than the names that the program was compiled with. */
+bool
+sources_are_bound(int64 pgt_id, DeltaProgram *program)
+{
+	Oid	  types[] = {INT8OID, OIDARRAYOID};
+	Datum values[2];
+	bool  bound;
+
+	values[0] = Int64GetDatum(pgt_id);
+	values[1] = PointerGetDatum(oid_array(source_relids(program)));
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT FROM unnest($2) r WHERE NOT EXISTS ("
+							  "SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = $1 AND s.source_relid = r)",
+							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pgtrickle.pgt_sources");
+	bound = SPI_processed == 0;
+	PopActiveSnapshot();
+	return bound;
 }
 
 void
@@ -138,30 +193,119 @@ sources_announce(DeltaProgram *program)
 	(void) wal_message_emit(payload.data, false, false);
 }
 
+/* Reads the query anew; the relations that it names.  With the owner's rights. */
+static List *
+relations_of(LoadedTable *table)
+{
+	OwnerScope scope;
+	List	  *relations;
+
+	owner_scope_enter(&scope, table);
+	relations = sources_relations(table->defining_query);
+	owner_scope_leave(&scope);
+	return relations;
+}
+
+void
+sources_bind(LoadedTable *table)
+{
+	List *relations = relations_of(table);
+
+	sources_announce(table->program);
+	sources_write(table->pgt_id, table->program, relations);
+	table->sources_bound = true;
+}
+
+static void
+lock_at_once(int64 pgt_id)
+{
+	Oid	  types[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(pgt_id)};
+
+	if (SPI_execute_with_args(
+			"SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', s.source_schema, s.source_name))::oid"
+			" FROM pgtrickle.pgt_sources s WHERE s.pgt_id = $1",
+			1, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pgtrickle.pgt_sources");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		Oid	 relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+
+		if (!isnull && !ConditionalLockRelationOid(relid, AccessShareLock))
+			ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+							errmsg("could not lock source %u", relid)));
+	}
+}
+
+/*
+ * Compiles, and lets go of the locks that this takes, by way of a subtransaction that is rolled back.  NULL: there is no such stream
+ * table.
+ */
+static LoadedTable *
+load_without_locks(int64 pgt_id, List **relations)
+{
+	MemoryContext		  context = CurrentMemoryContext;
+	ResourceOwner		  owner = CurrentResourceOwner;
+	LoadedTable *volatile table = NULL;
+	List *volatile		  found = NIL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		lock_at_once(pgt_id);
+		table = table_load(pgt_id);
+		if (table != NULL)
+			found = relations_of(table);
+		MemoryContextSwitchTo(context);
+		found = list_copy(found);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	*relations = found;
+	return table;
+}
+
 /*
  * pgtrickle.rebind_sources(pgt_id bigint) returns void
  *
  * Compiles the query of a stream table again, announces what it reads now and writes that into the catalog.  An error when the query
- * does not compile any more.  Runs with the rights of the extension's owner, but for the query.
+ * does not compile any more, or when a lock cannot be had.  Runs with the rights of the extension's owner, but for the query.
  */
 Datum
 pgtrickle_rebind_sources(PG_FUNCTION_ARGS)
 {
 	int64		 pgt_id = PG_GETARG_INT64(0);
+	int			 nest_level = NewGUCNestLevel();
 	LoadedTable *table;
-	OwnerScope	 scope;
 	List		*relations;
 
 	SPI_connect();
-	table = table_load(pgt_id);
+	(void) set_config_option("lock_timeout", DDL_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
+	table = load_without_locks(pgt_id, &relations);
 	if (table != NULL)
 	{
-		owner_scope_enter(&scope, table);
-		relations = sources_relations(table->defining_query);
-		owner_scope_leave(&scope);
 		sources_announce(table->program);
 		sources_write(pgt_id, table->program, relations);
+		table->sources_bound = true;
 	}
+	AtEOXact_GUC(false, nest_level);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -9,6 +9,8 @@
 
 #include "program.h"
 
+struct LoadedTable;
+
 /*
  * The relations that a program's query names, views and what is behind them included.  Analyses the query, so call it
  * with the rights of whoever wrote it, never as the extension's owner: literals can run code of users.
@@ -20,6 +22,15 @@ extern List *sources_relations(const char *defining_query);
  * `relations`.  Needs an SPI connection and the rights of the extension's owner.
  */
 extern void sources_write(int64 pgt_id, DeltaProgram *program, List *relations);
+
+/* Does pgt_sources name all relations whose changes the program reads? */
+extern bool sources_are_bound(int64 pgt_id, DeltaProgram *program);
+
+/*
+ * Announces and writes down what the table's program reads.  What the stream has brought until now may lack changes of these relations: a full
+ * refresh by a later snapshot must follow.
+ */
+extern void sources_bind(struct LoadedTable *table);
 
 /* Writes the `interest` message for the program's sources. */
 extern void sources_announce(DeltaProgram *program);

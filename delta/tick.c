@@ -21,6 +21,7 @@
 #include "refresh_record.h"
 #include "run.h"
 #include "settings.h"
+#include "sources.h"
 #include "spool.h"
 #include "stage.h"
 #include "storage/lmgr.h"
@@ -33,6 +34,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "verify.h"
+#include "wal_message.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_tick_plan);
 PG_FUNCTION_INFO_V1(pgtrickle_tick_stage);
@@ -49,6 +51,7 @@ typedef struct TickEntry
 	char	   *verify_nonce;	/* verify afterwards, under this nonce; NULL: no */
 	bool		is_spooled;		/* some of its changes are in the spool */
 	bool		spools;			/* no refresh: its changes go into the spool; no table */
+	bool		bound_anew;		/* the stream did not bring changes of all its sources before */
 	TimestampTz spooled_since;	/* the oldest of them */
 	RefreshOutcome outcome;
 } TickEntry;
@@ -183,6 +186,34 @@ load_locked(int64 pgt_id)
 	return table;
 }
 
+/*
+ * DDL binds a stream table anew when a name in its query has got another meaning.  Where it could not, for a lock that somebody else held, say, we
+ * do.  The rows are right now; but the stream may have left out changes of the new source that this tick does not see either, so another
+ * full refresh has to follow.
+ */
+static void
+bind_sources(TickEntry *entry)
+{
+	LoadedTable *table = entry->table;
+
+	if (table->sources_bound || (table->sources_bound = sources_are_bound(entry->pgt_id, table->program)))
+		return;
+	sources_bind(table);
+	entry->bound_anew = true;
+	entry->full_reason = "a name in its query means another relation";
+}
+
+static void
+mark_to_refill(TickEntry *entry)
+{
+	if (SPI_execute(psprintf("UPDATE pgtrickle.pgt_frontiers SET needs_refill = true,"
+							 " refill_reason = 'changes of a new source may be missing' WHERE pgt_id = " INT64_FORMAT,
+							 entry->pgt_id),
+					false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not mark stream table " INT64_FORMAT " to be refreshed", entry->pgt_id);
+	(void) wal_message_emit("catalog", true, false);
+}
+
 static void
 add_entry(int64 pgt_id, int set, const char *action)
 {
@@ -215,6 +246,7 @@ add_entry(int64 pgt_id, int set, const char *action)
 		if (entry->full_reason == NULL)
 			entry->full_reason = "a source changed what the query means";
 	}
+	bind_sources(entry);
 	clock_record_reason(entry->table);
 	/* every call of SPI leaves its own context behind */
 	MemoryContextSwitchTo(tick->context);
@@ -503,6 +535,8 @@ execute_entry(TickEntry *entry)
 	record.ended_at = GetCurrentTimestamp();
 	cost_learn(entry->table, &decision, (record.ended_at - started_at) / 1000.0);
 	record_refresh(&record);
+	if (entry->bound_anew)
+		mark_to_refill(entry);
 	if (entry->is_spooled)
 		spool_forget(entry->pgt_id);
 	failed_id = 0;

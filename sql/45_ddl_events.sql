@@ -72,8 +72,8 @@ REVOKE ALL ON FUNCTION pgtrickle.rebind_sources(bigint) FROM PUBLIC;
  * stand behind this, before and after: the applier knows the stream table by the old ones until it has read the catalog again, and by the
  * new ones then.
  *
- * A query that does not compile (any more, or yet) stays bound as it was.  The applier will find out and say so, and the next DDL
- * about the name tries again.
+ * A query that does not compile (any more, or yet), or reads what somebody else has locked, stays bound as it was.  The applier will find
+ * out and say so or bind it, and the next DDL about the name tries again.
  */
 CREATE FUNCTION pgtrickle.follow_names(changed oid[]) RETURNS oid[]
 	LANGUAGE plpgsql VOLATILE
@@ -121,9 +121,13 @@ DECLARE
 	retried bigint[];
 BEGIN
 	WITH resumed AS (
+		-- who has locked one is resuming it just now
 		UPDATE pgtrickle.pgt_definitions d SET status = 'ACTIVE', updated_at = clock_timestamp()
-		WHERE d.status = 'SUSPENDED'
-			AND EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = d.pgt_id AND s.source_relid = ANY (changed))
+		WHERE d.pgt_id IN (
+			SELECT l.pgt_id FROM pgtrickle.pgt_definitions l
+			WHERE l.status = 'SUSPENDED'
+				AND EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = l.pgt_id AND s.source_relid = ANY (changed))
+			FOR UPDATE SKIP LOCKED)
 		RETURNING d.pgt_id
 	)
 	SELECT array_agg(r.pgt_id) INTO retried FROM resumed r;

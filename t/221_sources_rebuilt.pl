@@ -140,6 +140,29 @@ foreach my $in_one (1, 0)
 	$node->sql('INSERT INTO raw SELECT max(id) + 1, $$later$$, 8 FROM raw');
 }
 
+# --- two at once -------------------------------------------------------------------------------------------------
+
+# Who rebuilds one source while another is locked cannot compile the query that reads both: the tick binds it then, and misses nothing.
+$node->sql(
+	'CREATE TABLE l (id int PRIMARY KEY, v int); CREATE TABLE r (id int PRIMARY KEY, v int);
+	INSERT INTO l SELECT i, i FROM generate_series(1, 20) i; INSERT INTO r SELECT i, i FROM generate_series(1, 20) i');
+$node->create_stream_table('l_and_r', 'SELECT l.id, l.v + r.v AS v FROM l JOIN r USING (id)');
+my $locker = $node->background_psql('postgres', on_error_stop => 1);
+$locker->query_safe('BEGIN; LOCK TABLE l IN ACCESS EXCLUSIVE MODE');
+$node->sql('CREATE TABLE r_new AS SELECT * FROM r; DROP TABLE r; ALTER TABLE r_new RENAME TO r; ALTER TABLE r REPLICA IDENTITY FULL; INSERT INTO r VALUES (21, 21)');
+is($node->sql(q{SELECT count(*) FROM pgtrickle.list_sources('l_and_r') WHERE source_oid = 'r'::regclass}), 0, 'a source could not be bound');
+$locker->query_safe('COMMIT');
+$locker->quit;
+$node->sql('INSERT INTO l VALUES (21, 21)');
+all_right('the next refresh binds it');
+is($node->sql(q{SELECT count(*) FROM pgtrickle.list_sources('l_and_r') WHERE source_oid = 'r'::regclass}), 1, 'so it is known');
+$node->wait_until(q{SELECT NOT needs_reinit FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'l_and_r'}, 'what could have been missed is made up for');
+my $last = $node->sql('SELECT max(refresh_id) FROM pgtrickle.pgt_history');
+$node->sql('UPDATE r SET v = v + 1; DELETE FROM l WHERE id = 3');
+all_right('and it follows');
+is($node->sql("SELECT count(*) FROM pgtrickle.pgt_history JOIN pgtrickle.pgt_definitions USING (pgt_id)
+	WHERE relid = 'l_and_r'::regclass AND refresh_id > $last AND action = 'FULL'"), 0, 'by delta');
+
 my $script = $node->basedir . '/writes.sql';
 open my $out, '>', $script or die $!;
 foreach my $i (1 .. 600)
