@@ -457,17 +457,32 @@ sub difference
 	return $answer;
 }
 
-sub _difference_of
+# The same as a query of one snapshot, for sessions that check their own transaction.
+sub difference_query
 {
-	my ($self, $have, $want) = @_;
+	my ($self, $name) = @_;
+
+	return _difference_sql("SELECT * FROM $name", $self->defining_query($name));
+}
+
+sub _difference_sql
+{
+	my ($have, $want) = @_;
 
 	$want =~ s/;\s*\z//;
-	my ($rc, $stdout, $stderr) = $self->psql($self->dbname, <<"SQL");
+	return <<"SQL";
 SELECT 'surplus', d::text FROM (($have) EXCEPT ALL ($want)) d
 UNION ALL
 SELECT 'missing', d::text FROM (($want) EXCEPT ALL ($have)) d
 LIMIT 20
 SQL
+}
+
+sub _difference_of
+{
+	my ($self, $have, $want) = @_;
+
+	my ($rc, $stdout, $stderr) = $self->psql($self->dbname, _difference_sql($have, $want));
 	return $stdout if $rc == 0;
 	return undef if $stderr =~ /could not identify an equality operator|could not implement/;
 	croak "could not compare: $stderr";
