@@ -9,6 +9,7 @@
 #   make check          the tests, with set-up       make format       clang-format and perltidy
 #     PROVE_TESTS='t/120_*.pl'                       make lint         what formatting cannot see
 #   make check-dbt      the tests of the dbt package, with set-up (DBT_TESTS=test_first_model.py: some)
+#   make check-models  the model checker spin on the locks of IMMEDIATE (tools/check-models --long: larger models)
 #   make fuzz           random queries for half an hour (PGTRICKLE_FUZZ_SECONDS=n: others)
 #   make sqlsmith       odd queries by SQLsmith against a server with stream tables
 #   make constructs     docs/reference/constructs.md, from what the server says
@@ -52,6 +53,9 @@ check-units: all
 check-dbt:
 	tools/check-dbt $(DBT_TESTS)
 
+check-models:
+	tools/check-models
+
 check-long:
 	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
 
@@ -82,4 +86,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-dbt check-units check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-dbt check-models check-units check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
