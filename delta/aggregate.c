@@ -128,6 +128,7 @@ add_step(AggregateBuild *build, StepKind kind, const char *strategy)
 	step->build = build;
 	step->state = build->state;
 	step->states_read = build->block->states;
+	step->has_fine_locks = true;
 	return step;
 }
 

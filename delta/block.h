@@ -43,6 +43,8 @@ typedef struct QueryBlock
 	List	   *near;			/* of NearRows */
 	List	   *states;			/* of ProgramState: those that the inputs' new states name */
 	DeltaProgram *program;
+	List	   *lock_pairs;		/* of LockPair (lock_pairs.c) */
+	bool		has_lock_pairs; /* they have been looked for */
 } QueryBlock;
 
 /* Rows of an input that match the delta of some other one, looked up in one scan (near.c). */

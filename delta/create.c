@@ -25,6 +25,7 @@
 #include "create.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "immediate_install.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "program.h"
@@ -133,11 +134,16 @@ choose_mode(CreateRequest *request)
 
 	request->effective_mode = "DIFFERENTIAL";
 	if (strcmp(request->refresh_mode, "IMMEDIATE") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("refresh mode IMMEDIATE is not available yet"),
-				 errhint("Use refresh_mode => 'AUTO' with schedule => 'continuous'.")));
-	if (strcmp(request->refresh_mode, "FULL") == 0)
+	{
+		if (!request->initialize)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("stream table \"%s\" cannot be IMMEDIATE and empty", request->shown_name),
+					 errhint("Leave initialize out.")));
+		immediate_check(request->program, request->shown_name, GetUserId());
+		request->effective_mode = "IMMEDIATE";
+	}
+	else if (strcmp(request->refresh_mode, "FULL") == 0)
 	{
 		request->effective_mode = "FULL";
 		program_refresh_in_full(request->program, "refresh mode is FULL");
@@ -353,13 +359,18 @@ create_stream_table(CreateRequest *request)
 {
 	ExtensionScope scope;
 	List	   *relations;
-	List	   *sources_to_alter;
+	List	   *sources_to_alter = NIL;
 
 	request->program = program_compile(request->query, CurrentMemoryContext);
 	choose_mode(request);
 	check_query_runs(request);
-	sources_to_alter = replica_identity_plan(request->program);
-	sources_announce(request->program);
+	if (strcmp(request->effective_mode, "IMMEDIATE") == 0)
+		immediate_lock_sources(request->program);
+	else
+	{
+		sources_to_alter = replica_identity_plan(request->program);
+		sources_announce(request->program);
+	}
 
 	create_table(request);
 	relations = sources_relations(request->program->defining_query);
@@ -383,6 +394,9 @@ create_stream_table(CreateRequest *request)
 		execute(psprintf("ANALYZE %s", request->qualified_name));
 	replica_identity_set(sources_to_alter);
 	invalidate_definitions();
+	CommandCounterIncrement();
+	if (strcmp(request->effective_mode, "IMMEDIATE") == 0 && !request->rows_only)
+		immediate_sync_triggers();
 	(void) wal_message_emit("catalog", true, false);
 }
 

@@ -142,12 +142,14 @@ compile_distinct(Compiler *compiler, Compiled *input)
 
 	delta = program_add_step(compiler, STEP_QUERY, "distinct", "algebraic");
 	delta->build = build;
+	delta->has_fine_locks = true;
 	delta->print = print_group_delta;
 	step_add_input(delta, input->rowset);
 	delta->output = program_add_rowset(compiler, program_new_rowset_name(compiler, "group_delta"), InvalidOid);
 
 	merge = program_add_step(compiler, STEP_MERGE, "distinct", "algebraic");
 	merge->state = build->state;
+	merge->has_fine_locks = true;
 	step_add_input(merge, delta->output);
 	merge->output = program_add_rowset(compiler, program_new_rowset_name(compiler, "groups"), InvalidOid);
 

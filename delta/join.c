@@ -23,6 +23,7 @@
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "lib/stringinfo.h"
+#include "lock_pairs.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -385,6 +386,7 @@ join_add_inputs(QueryBlock *block, ProgramStep *step)
 	}
 	foreach(lc, block->near)
 		step_add_input(step, ((NearRows *) lfirst(lc))->rowset);
+	step_lock_block(step, block);
 	if (block->temporal != NIL)
 		step->follows_time = block->program->follows_time = true;
 }

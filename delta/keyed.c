@@ -289,11 +289,13 @@ add_steps(KeyedBuild *build, Compiler *compiler)
 		step_add_input(keys, lfirst_int(lc));
 	keys->print = print_affected_keys;
 	keys->build = build;
+	keys->has_fine_locks = true;
 	keys->output = program_add_rowset(compiler, program_new_rowset_name(compiler, "affected"), InvalidOid);
 
 	replace = program_add_step(compiler, STEP_REPLACE, level->operator_name,
 							   level->keys == NIL ? "recompute and compare" : "recompute affected keys");
 	step_add_input(replace, keys->output);
+	replace->has_fine_locks = true;
 	replace->print_recompute = print_recompute;
 	replace->build = build;
 	replace->state = build->state;

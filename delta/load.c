@@ -98,12 +98,12 @@ column_double(HeapTuple row, int column)
 
 static const char *const definition_sql =
 	"SELECT d.relid::oid, c.relowner, n.nspname, c.relname, d.defining_query, d.query_fingerprint,"
-	" d.effective_refresh_mode = 'DIFFERENTIAL', f.is_populated, d.key_index, d.key_is_row_hash,"
+	" d.effective_refresh_mode IN ('DIFFERENTIAL', 'IMMEDIATE'), f.is_populated, d.key_index, d.key_is_row_hash,"
 	" array_to_string(d.key_attnos, ' '),"
 	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"
 	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid),"
 	" d.clock_reason, d.refresh_mode = 'AUTO', f.delta_cost_factor, f.full_cost_factor,"
-	" pg_catalog.pg_snapshot_xmin(f.snapshot)"
+	" pg_catalog.pg_snapshot_xmin(f.snapshot), d.effective_refresh_mode = 'IMMEDIATE'"
 	" FROM pgtrickle.pgt_definitions d"
 	" JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
 	" JOIN pg_catalog.pg_class c ON c.oid = d.relid"
@@ -197,6 +197,7 @@ read_definition(int64 pgt_id, MemoryContext context)
 	cost_model_init(&table->cost, column_double(row, 16), column_double(row, 17), context);
 	if (column_text(row, 18) != NULL)
 		table->frontier_xmin = (TransactionId) strtoull(column_text(row, 18), NULL, 10);
+	table->is_immediate = strcmp(column_text(row, 19), "t") == 0;
 	MemoryContextSwitchTo(oldcontext);
 	return table;
 }
@@ -380,6 +381,14 @@ throw_if_overtaken(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("stream table \"%s\" or what it reads has just been changed", name)));
+}
+
+LoadedTable *
+table_find_loaded(int64 pgt_id)
+{
+	CacheEntry *entry = cache == NULL ? NULL : hash_search(cache, &pgt_id, HASH_FIND, NULL);
+
+	return entry != NULL && entry->table != NULL && entry->table->valid ? entry->table : NULL;
 }
 
 LoadedTable *

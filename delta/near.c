@@ -23,6 +23,7 @@
 #include "fk_prune.h"
 #include "keyed.h"
 #include "lib/stringinfo.h"
+#include "lock_pairs.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -230,6 +231,7 @@ add_near_rows(Compiler *compiler, QueryBlock *block, int input_no, uint64 edges,
 			step_add_input(step, ((BlockInput *) list_nth(block->inputs, other))->rowset);
 	}
 	fk_prune_step(block, step);
+	step_lock_block(step, block);
 	step->build = near;
 	step->print = print_near;
 	step->output = near->rowset =

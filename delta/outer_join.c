@@ -27,6 +27,7 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_type_d.h"
 #include "lib/stringinfo.h"
+#include "lock_pairs.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -669,6 +670,7 @@ add_step(OuterJoin *join, Compiled *compiled)
 		JoinPart   *part = lfirst(lc);
 
 		step->states_read = list_union_ptr(step->states_read, part->block->states);
+		step_lock_block(step, part->block);
 		foreach(other, part->block->inputs)
 		{
 			BlockInput *input = lfirst(other);

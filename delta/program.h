@@ -102,6 +102,13 @@ typedef struct ProgramStep
 	char	   *(*print_recompute) (struct ProgramStep *step, const char *keys_name, uint64 null_keys);
 	List	   *fk_edges;		/* STEP_QUERY: of ForeignKeyEdge (fk_prune.c): inputs that it may ignore */
 	bool		follows_time;	/* STEP_QUERY: runs even if its inputs are empty, since time has passed */
+
+	/*
+	 * IMMEDIATE runs (docs/explanation/immediate.md): the rule of its operator is known to be exact with locks on the pairs below, and on keys of
+	 * the state it writes.  Otherwise the program is run by one transaction at a time.
+	 */
+	bool		has_fine_locks;
+	List	   *lock_pairs;		/* of LockPair */
 } ProgramStep;
 
 typedef struct ProgramRowset
@@ -119,6 +126,7 @@ typedef struct DeltaProgram
 	char	   *full_reason;	/* why it cannot be maintained by delta; NULL: it can */
 	char	   *clock_reason;	/* why its answer changes without a change in the WAL; NULL: it does not */
 	bool		follows_time;	/* some step does: pgtrickle.previous_now() must be known */
+	int			lock_pair_count;
 	List	   *functions;		/* oid list: the users' functions that it calls, see functions_used.c */
 	List	   *sources;		/* of ProgramSource */
 	List	   *rowsets;		/* of ProgramRowset */

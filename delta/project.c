@@ -174,6 +174,7 @@ project_state(Compiler *compiler, ProgramState *state, const char *operator_name
 	build->quals = quals;
 	foreach(lc, rowsets)
 		step_add_input(step, lfirst_int(lc));
+	step->has_fine_locks = true;
 	step->print = print_state_projection;
 	step->build = build;
 	step->output = compiled->rowset =

@@ -19,6 +19,8 @@
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "fk_prune.h"
+#include "immediate_locks.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "nodes/makefuncs.h"
@@ -117,6 +119,7 @@ typedef struct Run
 {
 	LoadedTable *table;
 	Rowset	  **rowsets;		/* by rowset number; NULL: empty */
+	struct RunLocks *locks;		/* IMMEDIATE; NULL: in a tick */
 } Run;
 
 static bool
@@ -145,7 +148,10 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	{
 		Rowset	   *input = run->rowsets[step->inputs[i]];
 
-		if (rowset_is_empty(input) || fk_step_ignores(run->table, step, i, run->rowsets))
+		if (rowset_is_empty(input))
+			continue;
+		/* in the middle of a transaction a foreign key need not hold */
+		if (run->locks == NULL && fk_step_ignores(run->table, step, i, run->rowsets))
 			continue;
 		nonempty |= UINT64CONST(1) << i;
 		magnitudes = cost_magnitudes_add(magnitudes, (double) input->row_count);
@@ -406,6 +412,8 @@ note_step(Run *run, ProgramStep *step, int step_no, instr_time started)
 static void
 run_step(Run *run, ProgramStep *step, int step_no)
 {
+	if (run->locks != NULL)
+		run_locks_before_step(run->locks, step, run->rowsets);
 	switch (step->kind)
 	{
 		case STEP_QUERY:
@@ -453,18 +461,19 @@ apply_result(LoadedTable *table, Rowset *delta, bool hidden, const char *action)
 }
 
 RefreshOutcome
-table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden)
+table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden, struct RunLocks *locks)
 {
 	DeltaProgram *program = table->program;
 	int			nrowsets = list_length(program->rowsets);
-	Run			run = {table, palloc0(sizeof(Rowset *) * nrowsets)};
+	Run			run = {table, palloc0(sizeof(Rowset *) * nrowsets), locks};
 	RefreshOutcome outcome = {0};
 	OwnerScope	scope;
 	Rowset	   *result;
 
 	owner_scope_enter(&scope, table);
 	/* a delta's statements are short, whatever the planner thinks of recursion; compiling them takes longer than running them */
-	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (jit_enabled)
+		(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	outcome.action = "NO_DATA";
 	for (int i = 0; i < nrowsets; i++)
 	{
@@ -479,6 +488,8 @@ table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden)
 	{
 		int64		delta_rows = outcome.delta_rows;
 
+		if (locks != NULL)
+			run_locks_before_apply(locks, result);
 		outcome = apply_result(table, result, hidden, "DIFFERENTIAL");
 		outcome.delta_rows = delta_rows;
 	}

@@ -51,7 +51,9 @@ typedef struct LoadedTable
 	char	   *defining_query;
 	char	   *stored_fingerprint; /* of the program that made the state tables */
 	char	   *stored_clock_reason;	/* of the program, as the catalog has it */
-	bool		wants_delta;	/* effective mode is DIFFERENTIAL */
+	bool		wants_delta;	/* effective mode is DIFFERENTIAL or IMMEDIATE */
+	bool		is_immediate;	/* writers of its sources maintain it */
+	bool		states_checked; /* IMMEDIATE: the state tables have been found to fit */
 	bool		is_auto;		/* the mode that was asked for leaves the choice to us */
 	bool		is_populated;
 	TransactionId frontier_xmin;	/* below it, all transactions were in when this was loaded; may be invalid */
@@ -81,6 +83,9 @@ typedef struct LoadedTable
  */
 extern LoadedTable *table_load(int64 pgt_id);
 
+/* The same if it is there already, without looking into the catalog; else NULL. */
+extern LoadedTable *table_find_loaded(int64 pgt_id);
+
 /* Were the state tables made for the program as it is compiled now? */
 extern bool table_states_fit(LoadedTable *table);
 
@@ -89,6 +94,8 @@ extern LoadedTable *table_rebuild_states(LoadedTable *table);
 
 /* Identity of what a program keeps in its states and shows: differs when a source changed in a way that matters. */
 extern char *program_fingerprint(DeltaProgram *program);
+
+struct RunLocks;
 
 /* What a refresh did. */
 typedef struct RefreshOutcome
@@ -101,9 +108,10 @@ typedef struct RefreshOutcome
 
 /*
  * Both run as the table's owner with its pinned settings, inside the caller's SPI connection and transaction.  The caller has pushed
- * an active snapshot of its own (not shared); it is moved forward so that later commands see what was written.
+ * an active snapshot of its own (not shared); it is moved forward so that later commands see what was written.  `locks`: of an IMMEDIATE
+ * run (immediate_locks.h); NULL in a tick.
  */
-extern RefreshOutcome table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden);
+extern RefreshOutcome table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden, struct RunLocks *locks);
 extern RefreshOutcome table_refresh_full(LoadedTable *table, bool hidden);
 
 /* Fills states and table that are empty and have no index yet (the table) from the new state. */

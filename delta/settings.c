@@ -28,6 +28,7 @@ bool  pgtrickle_paranoid_verify = false;
 bool  pgtrickle_cost_based = true;
 bool  pgtrickle_trust_foreign_keys = true;
 int	  pgtrickle_near_rows_min_pages = 64;
+int	  pgtrickle_immediate_keys_max = 64;
 
 static const struct config_enum_entry replica_identity_policies[] = {
 	{"auto", REPLICA_IDENTITY_AUTO, false},
@@ -91,6 +92,12 @@ _PG_init(void)
 		"How large a joined table must be for the rows near a change to be looked up in one scan.",
 		"Takes effect where a query is compiled: in the applier's sessions, and anew after a change of a source.",
 		&pgtrickle_near_rows_min_pages, 64, 0, INT_MAX, PGC_USERSET, GUC_UNIT_BLOCKS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable(
+		"pgtrickle.immediate_keys_max",
+		"How many locks a writer takes for one step of an IMMEDIATE stream table before it locks all of it.",
+		NULL, &pgtrickle_immediate_keys_max, 64, 1,
+		100000, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	DefineCustomBoolVariable(
 		"pgtrickle.trust_foreign_keys",

@@ -491,7 +491,7 @@ refresh_by_delta(TickEntry *entry, Rowset **rowsets, bool hidden, CostDecision *
 		cost_decide(entry->table, rowsets, decision);
 	if (decision->choice != COST_FULL)
 	{
-		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden);
+		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden, NULL);
 		return true;
 	}
 	entry->full_reason = cost_reason(decision);

@@ -133,6 +133,7 @@ compile_union_all(Compiler *compiler, Query *query)
 		foreach(lc, build->rowsets)
 			step_add_input(step, lfirst_int(lc));
 		step->build = build;
+		step->has_fine_locks = true;
 		step->print = print_union_all;
 		step->output = compiled->rowset =
 			program_add_rowset(compiler, program_new_rowset_name(compiler, "rows"), InvalidOid);

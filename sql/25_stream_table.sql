@@ -83,6 +83,29 @@ COMMENT ON FUNCTION pgtrickle.fill_with_consumers(bigint[], text) IS
 REVOKE ALL ON FUNCTION pgtrickle.fill_with_consumers(bigint[], text) FROM PUBLIC;
 
 
+-- An IMMEDIATE stream table cannot read one that is refreshed on schedule.
+CREATE FUNCTION pgtrickle.refuse_scheduled_source(relid oid) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	consumer regclass;
+BEGIN
+	SELECT d.relid INTO consumer
+	FROM pgtrickle.pgt_sources s JOIN pgtrickle.pgt_definitions d USING (pgt_id)
+	WHERE s.source_relid = refuse_scheduled_source.relid AND d.refresh_mode = 'IMMEDIATE' LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'stream table "%" must stay IMMEDIATE', relid::regclass
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = format('Stream table "%s", which is IMMEDIATE, reads it.', consumer),
+				HINT = 'Give that one a schedule first.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.refuse_scheduled_source(oid) IS
+	'an error if an IMMEDIATE stream table reads this one';
+REVOKE ALL ON FUNCTION pgtrickle.refuse_scheduled_source(oid) FROM PUBLIC;
+
 /*
  * What change_definition() does when the caller may: never called directly.  `changes` has been checked; absent keys stay as they are.
  *
@@ -107,17 +130,18 @@ BEGIN
 	SELECT is_populated INTO STRICT populated FROM pgtrickle.pgt_frontiers WHERE pgt_id = changed_id;
 	new_mode := coalesce(changes->>'refresh_mode', old.refresh_mode);
 
-	IF new_mode = 'IMMEDIATE' AND old.refresh_mode <> 'IMMEDIATE' THEN
-		RAISE EXCEPTION 'refresh mode IMMEDIATE is not available yet'
-			USING ERRCODE = 'feature_not_supported',
-				HINT = 'Use refresh_mode => ''AUTO'' with schedule => ''continuous''.';
-	ELSIF new_mode = 'DIFFERENTIAL' AND old.downgrade_reason IS NOT NULL THEN
+	IF new_mode = 'DIFFERENTIAL' AND old.downgrade_reason IS NOT NULL THEN
 		RAISE EXCEPTION 'cannot maintain stream table "%" by delta', old.relid
 			USING ERRCODE = 'feature_not_supported',
 				DETAIL = format('The defining query needs a full refresh: %s.', old.downgrade_reason),
 				HINT = 'Use refresh_mode => ''AUTO'' or ''FULL'', or change the query.';
 	END IF;
-	IF new_status = 'ACTIVE' AND NOT populated THEN
+	IF old.refresh_mode = 'IMMEDIATE' AND new_mode <> 'IMMEDIATE' THEN
+		PERFORM pgtrickle.refuse_scheduled_source(old.relid);
+	END IF;
+	IF new_mode = 'IMMEDIATE' AND old.status = 'INITIALIZING' THEN
+		new_status := coalesce(new_status, 'ACTIVE');
+	ELSIF new_status = 'ACTIVE' AND NOT populated THEN
 		new_status := 'INITIALIZING';
 	END IF;
 
@@ -142,6 +166,20 @@ BEGIN
 		WHERE pgt_id = changed_id;
 	END IF;
 	PERFORM pgtrickle.definitions_changed();
+
+	IF new_mode = 'IMMEDIATE' AND coalesce(new_status, old.status) = 'ACTIVE'
+		AND (old.refresh_mode <> 'IMMEDIATE' OR old.status <> 'ACTIVE' OR changes ? 'refill')
+	THEN
+		UPDATE pgtrickle.pgt_frontiers SET is_populated = true, needs_refill = false, refill_reason = NULL, retry_at = NULL,
+			consecutive_errors = 0, last_refresh_at = clock_timestamp(), data_timestamp = clock_timestamp(),
+			spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL
+		WHERE pgt_id = changed_id;
+		DELETE FROM pgtrickle.pgt_spool_readers WHERE pgt_id = changed_id;
+		PERFORM pgtrickle.immediate_catch_up(changed_id);
+	ELSIF old.refresh_mode = 'IMMEDIATE' AND new_mode <> 'IMMEDIATE' THEN
+		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = 'was IMMEDIATE' WHERE pgt_id = changed_id;
+		PERFORM pgtrickle.immediate_leave(changed_id);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.apply_change(bigint, jsonb, boolean) IS

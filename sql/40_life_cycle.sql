@@ -18,14 +18,14 @@ DECLARE
 BEGIN
 	IF refresh_mode IS NULL THEN
 		RAISE EXCEPTION 'refresh mode must not be null'
-			USING ERRCODE = 'null_value_not_allowed', HINT = 'Use ''AUTO'', ''DIFFERENTIAL'' or ''FULL''.';
+			USING ERRCODE = 'null_value_not_allowed', HINT = 'Use ''AUTO'', ''DIFFERENTIAL'', ''FULL'' or ''IMMEDIATE''.';
 	ELSIF normal IN ('DIFFERENTIAL', 'INCREMENTAL') THEN
 		RETURN 'DIFFERENTIAL';
 	ELSIF normal IN ('AUTO', 'FULL', 'IMMEDIATE') THEN
 		RETURN normal;
 	END IF;
 	RAISE EXCEPTION 'invalid refresh mode "%"', refresh_mode
-		USING ERRCODE = 'invalid_parameter_value', HINT = 'Use ''AUTO'', ''DIFFERENTIAL'' or ''FULL''.';
+		USING ERRCODE = 'invalid_parameter_value', HINT = 'Use ''AUTO'', ''DIFFERENTIAL'', ''FULL'' or ''IMMEDIATE''.';
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.check_refresh_mode(text) IS

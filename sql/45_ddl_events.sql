@@ -350,6 +350,7 @@ BEGIN
 			FROM pg_event_trigger_dropped_objects() d WHERE d.object_type IN ('policy', 'table constraint')));
 		IF dropped_ids IS NOT NULL THEN
 			PERFORM pgtrickle.definitions_changed();
+			PERFORM pgtrickle.immediate_sync_triggers();
 		END IF;
 	EXCEPTION WHEN OTHERS THEN
 		RAISE WARNING 'could not clean up after %: %', tg_tag, sqlerrm;

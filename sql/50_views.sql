@@ -154,7 +154,7 @@ CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	) h
 	CROSS JOIN LATERAL (
 		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness
-		FROM (SELECT CASE WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT pgtrickle.waits_in_spool(s.pgt_id) THEN p.consumed_at END) END AS fresh_at) m
+		FROM (SELECT CASE WHEN h.follows AND k.schedule_kind = 'immediate' THEN clock_timestamp() WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT pgtrickle.waits_in_spool(s.pgt_id) THEN p.consumed_at END) END AS fresh_at) m
 	) f;
 COMMENT ON VIEW pgtrickle.pgt_freshness IS 'stream tables: how far behind their sources they can be at most';
 GRANT SELECT ON pgtrickle.pgt_freshness TO PUBLIC;

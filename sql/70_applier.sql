@@ -97,7 +97,9 @@ BEGIN
 		fresh_at = CASE WHEN reason IS NULL THEN fresh_at END;
 
 	IF reason IS NOT NULL THEN
-		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = reason;
+		UPDATE pgtrickle.pgt_frontiers f SET needs_refill = true, refill_reason = reason
+		FROM pgtrickle.pgt_definitions d
+		WHERE d.pgt_id = f.pgt_id AND d.effective_refresh_mode <> 'IMMEDIATE';
 	END IF;
 END
 $$;

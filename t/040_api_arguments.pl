@@ -56,7 +56,7 @@ is( create_error('totals', 'SELECT id FROM orders', 'schedule => NULL'),
 	  . "HINT:  Use 'calculated' for a schedule that follows the stream tables which read this one.",
 	'no schedule is refused');
 is( create_error('totals', 'SELECT id FROM orders', "refresh_mode => 'FAST'"),
-	"22023: invalid refresh mode \"FAST\"\nHINT:  Use 'AUTO', 'DIFFERENTIAL' or 'FULL'.",
+	"22023: invalid refresh mode \"FAST\"\nHINT:  Use 'AUTO', 'DIFFERENTIAL', 'FULL' or 'IMMEDIATE'.",
 	'an unknown refresh mode is refused');
 like(create_error('totals', 'SELECT id FROM orders', 'refresh_mode => NULL'),
 	qr/^22004: /, 'no refresh mode is refused');
@@ -209,9 +209,9 @@ like(
 	'and a query that makes no sense');
 like(
 	$node->psql_error(
-		q{SELECT pgtrickle.alter_stream_table('totals', refresh_mode => 'IMMEDIATE')}),
-	qr/^0A000: refresh mode IMMEDIATE is not available yet/,
-	'and a mode that is not there yet');
+		q{SELECT pgtrickle.alter_stream_table('totals', refresh_mode => 'at once')}),
+	qr/^22023: invalid refresh mode "at once"/,
+	'and a mode that there is not');
 $node->sql(
 	q{SELECT pgtrickle.alter_stream_table('totals', schedule => '1M', refresh_mode => 'full', status => 'paused')}
 );
