@@ -356,6 +356,8 @@ table_rebuild_states(LoadedTable *table)
 							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update pgtrickle.pgt_definitions");
 	table->valid = false;
+	/* should the tick fail, what is loaded now names tables that have never been: an abort takes its invalidations in, too */
+	CacheInvalidateRelcacheByRelid(table->relid);
 	CommandCounterIncrement();
 	return table_load(pgt_id);
 }

@@ -44,4 +44,11 @@ my $full = $node->sql(
 	q{SELECT count(*) FROM pgtrickle.pgt_history WHERE action = 'FULL' AND initiated_by <> 'INITIAL'});
 is($full, 3, 'one full refresh for each change of a type, none else');
 
+# States are made anew in a tick that fails because of another stream table: the session must forget them.
+$node->sql('CREATE TABLE gone (id int PRIMARY KEY); INSERT INTO gone VALUES (1)');
+$node->create_stream_table('over_gone', 'SELECT count(*) AS n FROM gone');
+$node->sql('BEGIN; ALTER TABLE readings ALTER COLUMN sensor TYPE numeric; DROP TABLE gone; INSERT INTO readings VALUES (9000, 1.5, 1, $$x$$); COMMIT');
+$node->refresh('per_sensor');
+$node->is_current('per_sensor', 'the type changed together with a source that another stream table misses');
+
 done_testing();
