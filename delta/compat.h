@@ -18,6 +18,7 @@
 #endif
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "replication/message.h"
 #include "utils/acl.h"
 
@@ -58,6 +59,19 @@
 #define compat_owns_relation(relid, role) object_ownercheck(RelationRelationId, relid, role)
 #else
 #define compat_owns_relation(relid, role) pg_class_ownercheck(relid, role)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define compat_schema_aclcheck(schema, role, mode) object_aclcheck(NamespaceRelationId, schema, role, mode)
+#else
+#define compat_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
+#endif
+
+/* May the current user read all that a level of a query reads?  Else an error. */
+#if PG_VERSION_NUM >= 160000
+#define compat_check_permissions(query) ((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#else
+#define compat_check_permissions(query) ((void) ExecCheckRTPerms((query)->rtable, true))
 #endif
 
 /* Up to 15 a subcommand of ALTER TABLE that recurses to children has a type of its own. */

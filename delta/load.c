@@ -4,7 +4,8 @@
  *
  * Compiling takes a millisecond, a refresh less, so a session that refreshes keeps what it compiled.  An entry is dropped when the
  * server sends an invalidation for the stream table, one of the relations its query reads (views included), or the extension's
- * catalog of definitions, which every create, alter and drop invalidates on purpose.
+ * catalog of definitions, which every create, alter and drop invalidates on purpose.  Rights of the owner are checked when the query is
+ * compiled, so what changes them invalidates, too.
  *
  * That holds only if an entry is never older than the invalidations that were taken in before it was made.  So the catalog is read by a
  * snapshot of this moment, as the server's own catalogs are, and not by that of the tick: an entry made by an old snapshot would count
@@ -33,6 +34,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 typedef struct CacheEntry
 {
@@ -60,6 +62,13 @@ relation_invalidated(Datum arg, Oid relid)
 	}
 }
 
+/* Who is a member of which role, or may use a schema: then any owner may have lost a right. */
+static void
+rights_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	relation_invalidated(arg, InvalidOid);
+}
+
 static void
 create_cache(void)
 {
@@ -70,6 +79,8 @@ create_cache(void)
 	control.hcxt = CacheMemoryContext;
 	cache = hash_create("pgtrickle stream tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, rights_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, rights_changed, (Datum) 0);
 }
 
 /* ---- reading the catalog ---- */
@@ -305,6 +316,7 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
 	entry->relids = lappend_oid(list_copy(relids), table->relid);
 	MemoryContextSwitchTo(oldcontext);
+	query_check_rights(table->defining_query);
 	table->program = program_compile(table->defining_query, table->context);
 	owner_scope_leave(&scope);
 	if (!table->wants_delta)

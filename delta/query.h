@@ -24,6 +24,9 @@ extern Query *query_analyze_and_expand(const char *text, char **open_reason);
  */
 extern Query *query_analyze_to_run(const char *text);
 
+/* An error if the current user may not read all that the query reads. */
+extern void query_check_rights(const char *text);
+
 /* row_security.c: CURRENT_USER as a constant. */
 extern Query *fold_current_user(Query *query);
 
