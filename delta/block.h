@@ -133,7 +133,7 @@ extern Query *rewrite_distinct_aggregates(Query *query);
 extern bool compute_virtual_columns(RangeTblEntry *rte, Bitmapset *used_attnos);
 
 /* row_security.c: the level with subqueries that apply the policies of its tables; in place. */
-extern Query *rewrite_row_security(Query *query);
+extern Query *rewrite_row_security(Compiler *compiler, Query *query);
 
 /* set_operation.c: the level without INTERSECT and EXCEPT, and with a UNION that union.c can take; NULL: no rule. */
 extern Query *rewrite_set_operations(Compiler *compiler, Query *query);

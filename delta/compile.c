@@ -90,7 +90,9 @@ compile_new_level(Compiler *compiler, Query *query)
 	query = rewrite_whole_rows(compiler, query);
 	if (query == NULL)
 		return NULL;
-	query = rewrite_row_security(query);
+	query = rewrite_row_security(compiler, query);
+	if (query == NULL)
+		return NULL;
 	query = rewrite_sublinks(compiler, query);
 	if (query == NULL)
 		return NULL;

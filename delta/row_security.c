@@ -8,7 +8,10 @@
  *     (SELECT t.a, t.b FROM t WHERE policies) t
  *
  * which is compiled as a level of its own: rows that the owner may not see are gone before any condition of the query looks at
- * them, leaky or not.  A policy that reads other tables is a condition with a subquery, like any other.
+ * them, leaky or not.
+ *
+ * A policy that reads other tables has no rule.  When such a table changes, a delta asks for rows of the guarded one that the owner could
+ * see before and cannot see now; but to statements that run as the owner the server applies the policy as it is now.
  *
  * Policies ask for CURRENT_USER, which for refreshes is always the owner: a constant, so that such conditions need no full refreshes.
  *
@@ -23,13 +26,26 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "query.h"
+#include "rewrite/rewriteManip.h"
 #include "tree_build.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 Query *
-rewrite_row_security(Query *query)
+rewrite_row_security(Compiler *compiler, Query *query)
 {
 	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && checkExprHasSubLink((Node *) rte->securityQuals))
+		{
+			note_all_sources(compiler, query);
+			return compile_cannot(compiler, "a policy on table %s reads other tables", get_rel_name(rte->relid));
+		}
+	}
 
 	foreach(lc, query->rtable)
 	{
