@@ -232,8 +232,8 @@ read_state_tables(LoadedTable *table)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-static LoadedTable *
-read_catalog(int64 pgt_id, MemoryContext context)
+LoadedTable *
+table_read_definition(int64 pgt_id, MemoryContext context)
 {
 	LoadedTable *table;
 
@@ -429,7 +429,7 @@ table_load(int64 pgt_id)
 		drop_entry(entry);
 
 	context = AllocSetContextCreate(CacheMemoryContext, "stream table", ALLOCSET_SMALL_SIZES);
-	table = read_catalog(pgt_id, context);
+	table = table_read_definition(pgt_id, context);
 	if (table == NULL)
 	{
 		MemoryContextDelete(context);

@@ -86,6 +86,9 @@ extern LoadedTable *table_load(int64 pgt_id);
 /* The same if it is there already, without looking into the catalog; else NULL. */
 extern LoadedTable *table_find_loaded(int64 pgt_id);
 
+/* Only what the catalog says about it, without a program, in `context`. */
+extern LoadedTable *table_read_definition(int64 pgt_id, MemoryContext context);
+
 /* Were the state tables made for the program as it is compiled now? */
 extern bool table_states_fit(LoadedTable *table);
 

@@ -109,6 +109,79 @@ COMMENT ON FUNCTION pgtrickle.follow_names(oid[]) IS
 	'binds stream tables anew whose names or views have got another meaning';
 REVOKE ALL ON FUNCTION pgtrickle.follow_names(oid[]) FROM PUBLIC;
 
+/* ---- schemas that get another name ---- */
+
+CREATE FUNCTION pgtrickle.renamed_schema(command pg_ddl_command) RETURNS text
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_renamed_schema';
+COMMENT ON FUNCTION pgtrickle.renamed_schema(pg_ddl_command) IS
+	'the name that a schema had before the command, or null';
+REVOKE ALL ON FUNCTION pgtrickle.renamed_schema(pg_ddl_command) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.rename_schema_in_query(pgt_id bigint, old_name text, new_name text) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_rename_schema_in_query';
+COMMENT ON FUNCTION pgtrickle.rename_schema_in_query(bigint, text, text) IS
+	'has the query of a stream table of the caller name a schema as it is called now; false if it does not name it';
+
+CREATE FUNCTION pgtrickle.follow_schema(old_name text, new_name text) RETURNS bigint
+	LANGUAGE sql VOLATILE STRICT
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT count(*) FILTER (WHERE r.renamed)
+	FROM (
+		SELECT pgtrickle.rename_schema_in_query(s.pgt_id, old_name, new_name) AS renamed
+		FROM (SELECT pgt_id FROM pgtrickle.pgt_stream_tables
+			WHERE pg_has_role(pgt_owner, 'USAGE') AND defining_query LIKE '%' || replace(quote_ident(old_name), '_', '\_') || '.%'
+			ORDER BY pgt_id OFFSET 0) s
+		OFFSET 0
+	) r
+$$;
+COMMENT ON FUNCTION pgtrickle.follow_schema(text, text) IS
+	'has all stream tables of the caller whose queries name a schema by its old name name it by the new one, and returns how many';
+
+/*
+ * A stream table in the schema moves with it, and its query with everything in it.  For those in other schemas a name is what counts, as when a
+ * table is renamed: somebody may be about to put another schema there.  Whoever renames is told about them.  Returns the sources of those that moved.
+ */
+CREATE FUNCTION pgtrickle.on_schema_renamed(schema_id oid, old_name text) RETURNS oid[]
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	new_name CONSTANT text := (SELECT nspname FROM pg_namespace WHERE oid = schema_id);
+	affected record;
+	moved bigint[] := '{}';
+	left_behind text;
+BEGIN
+	FOR affected IN
+		SELECT d.pgt_id, d.relid FROM pgtrickle.pgt_definitions d JOIN pg_class c ON c.oid = d.relid
+		WHERE c.relnamespace = schema_id ORDER BY d.pgt_id
+	LOOP
+		moved := moved || affected.pgt_id;
+		BEGIN
+			PERFORM pgtrickle.rename_schema_in_query(affected.pgt_id, old_name, new_name);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'the query of stream table "%" still names schema "%": %', affected.relid, old_name, sqlerrm;
+		END;
+	END LOOP;
+	SELECT string_agg(DISTINCT d.relid::text, ', ') INTO left_behind
+	FROM pgtrickle.pgt_definitions d
+	WHERE d.pgt_id <> ALL (moved) AND (
+		EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = d.pgt_id AND s.source_schema = old_name)
+		OR EXISTS (SELECT FROM pg_proc p WHERE p.oid = ANY (d.functions_used) AND p.pronamespace = schema_id));
+	IF left_behind IS NOT NULL THEN
+		RAISE WARNING 'stream tables still read from schema "%": %', old_name, left_behind
+			USING DETAIL = 'They keep their rows, and are refreshed again when what they read is there under its name.',
+				HINT = format('If schema %I is to keep its name, call SELECT pgtrickle.follow_schema(%L, %L).', new_name, old_name, new_name);
+	END IF;
+	RETURN ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_sources s WHERE s.pgt_id = ANY (moved));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.on_schema_renamed(oid, text) IS
+	'what the event trigger does about ALTER SCHEMA ... RENAME';
+REVOKE ALL ON FUNCTION pgtrickle.on_schema_renamed(oid, text) FROM PUBLIC;
+
 /*
  * A stream table that was suspended after errors is tried again when one of its sources has changed: that may have been the cause,
  * or the cure.  It takes part in no tick, so nobody waits for the locks on its rows.
@@ -176,7 +249,10 @@ COMMENT ON FUNCTION pgtrickle.follow_functions(oid[]) IS
 	'has stream tables refreshed in full whose queries call changed functions';
 REVOKE ALL ON FUNCTION pgtrickle.follow_functions(oid[]) FROM PUBLIC;
 
--- The sources with a column of a type: itself, arrays of it, domains over it.  Another name of an enum's label changes what casts to text give.
+/*
+ * The sources with a column of a type: itself, arrays of it, domains over it, types with an attribute of it.  Another name of an enum's label or another
+ * attribute changes what casts to text give.
+ */
 CREATE FUNCTION pgtrickle.sources_with_type(changed oid[]) RETURNS oid[]
 	LANGUAGE sql STABLE
 	SET search_path = pg_catalog, pg_temp
@@ -184,7 +260,8 @@ AS $$
 	WITH RECURSIVE family (type_id) AS (
 		SELECT unnest(changed)
 		UNION
-		SELECT t.oid FROM family f JOIN pg_type t ON f.type_id IN (t.typelem, t.typbasetype) AND t.oid <> f.type_id
+		SELECT t.oid FROM family f JOIN pg_type t ON t.oid <> f.type_id AND (f.type_id IN (t.typelem, t.typbasetype)
+			OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = f.type_id))
 	)
 	SELECT coalesce(array_agg(DISTINCT a.attrelid), '{}')
 	FROM pg_attribute a
@@ -194,6 +271,21 @@ $$;
 COMMENT ON FUNCTION pgtrickle.sources_with_type(oid[]) IS
 	'the sources of stream tables that have columns of a type';
 REVOKE ALL ON FUNCTION pgtrickle.sources_with_type(oid[]) FROM PUBLIC;
+
+-- The type of a relation's rows, if some other relation has a column of it: for a composite type, or a table used as one.
+CREATE FUNCTION pgtrickle.row_types_in_use(relid oid) RETURNS oid[]
+	LANGUAGE sql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg(t.oid), '{}')
+	FROM pg_class c JOIN pg_type t ON t.oid = c.reltype
+	WHERE c.oid = relid AND EXISTS (
+		SELECT FROM pg_depend d
+		WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray) AND d.classid = 'pg_class'::regclass AND d.objsubid > 0)
+$$;
+COMMENT ON FUNCTION pgtrickle.row_types_in_use(oid) IS
+	'the type of a relation''s rows, if columns of others are of this type';
+REVOKE ALL ON FUNCTION pgtrickle.row_types_in_use(oid) FROM PUBLIC;
 
 -- Errors for what a stream table cannot stand.
 CREATE FUNCTION pgtrickle.refuse_ddl(relid oid, command_tag text) RETURNS void
@@ -222,6 +314,7 @@ DECLARE
 	types oid[] := '{}';
 	followed oid[];
 	own_changed boolean := false;
+	renamed record;
 BEGIN
 	IF NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) THEN
 		RETURN;
@@ -267,6 +360,9 @@ BEGIN
 					THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = command.objid)
 				ELSE command.objid END;
 		END IF;
+		IF command.classid = 'pg_class'::regclass AND command.effect <> 'harmless' THEN
+			types := types || pgtrickle.row_types_in_use(command.objid);
+		END IF;
 		IF command.effect = 'stream_table' THEN
 			-- it may just have left a parent
 			changed := changed || ARRAY(SELECT pgtrickle.former_ancestors(command.objid));
@@ -281,6 +377,14 @@ BEGIN
 				JOIN pg_class c ON c.oid = s.source_relid JOIN pg_namespace n ON n.oid = c.relnamespace
 				WHERE (n.nspname, c.relname) <> (s.source_schema, s.source_name));
 			own_changed := true;
+			FOR renamed IN
+				SELECT c.objid, pgtrickle.renamed_schema(c.command) AS old_name FROM pg_event_trigger_ddl_commands() c
+				WHERE c.classid = 'pg_namespace'::regclass
+			LOOP
+				IF renamed.old_name IS NOT NULL THEN
+					changed := changed || pgtrickle.on_schema_renamed(renamed.objid, renamed.old_name);
+				END IF;
+			END LOOP;
 		END IF;
 		IF types <> '{}' THEN
 			changed := changed || pgtrickle.sources_with_type(types);
@@ -381,7 +485,7 @@ CREATE EVENT TRIGGER pgtrickle_ddl_command_end ON ddl_command_end
 	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER SCHEMA',
 		'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW',
 		'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY',
-		'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE', 'ALTER AGGREGATE', 'ALTER TYPE', 'ALTER TRIGGER')
+		'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE', 'ALTER AGGREGATE', 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER TRIGGER')
 	EXECUTE FUNCTION pgtrickle.on_ddl_command_end();
 ALTER EVENT TRIGGER pgtrickle_ddl_command_end ENABLE ALWAYS;
 
