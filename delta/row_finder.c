@@ -12,11 +12,13 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "consolidate.h"
+#include "isolation.h"
 #include "miscadmin.h"
 #include "row_text.h"
 #include "table_index.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 struct RowFinder
 {
@@ -169,12 +171,75 @@ start_scan(RowFinder *finder, const Datum *keys, const bool *nulls)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/* How many rows of a key there are at a snapshot, and where. */
+typedef struct RowsSeen
+{
+	int64  count;
+	uint64 places;
+} RowsSeen;
+
+static void
+count_seen(RowsSeen *seen, TupleTableSlot *slot)
+{
+	seen->count++;
+	seen->places += ((uint64) ItemPointerGetBlockNumber(&slot->tts_tid) << 16) +
+		ItemPointerGetOffsetNumber(&slot->tts_tid);
+}
+
+static RowsSeen
+rows_seen(RowFinder *finder, Snapshot snapshot)
+{
+	RowsSeen seen = {0};
+	Relation relation = finder->writer->relation;
+
+	if (finder->index != NULL)
+	{
+		IndexScanDesc scan =
+			compat_index_beginscan(relation, finder->index, snapshot, finder->nkeys);
+
+		index_rescan(scan, finder->keys, finder->nkeys, NULL, 0);
+		while (index_getnext_slot(scan, ForwardScanDirection, finder->slot))
+			count_seen(&seen, finder->slot);
+		index_endscan(scan);
+	}
+	else
+	{
+		TableScanDesc scan = table_beginscan(relation, snapshot, 0, NULL);
+
+		while (table_scan_getnextslot(scan, ForwardScanDirection, finder->slot))
+			count_seen(&seen, finder->slot);
+		table_endscan(scan);
+	}
+	return seen;
+}
+
+/* A transaction with one snapshot must not build upon rows that it does not see. */
+static void
+check_own_snapshot(RowFinder *finder)
+{
+	RowsSeen	  now;
+	RowsSeen	  then;
+	MemoryContext oldcontext;
+
+	if (isolation_older_snapshot() == NULL)
+		return;
+	oldcontext = MemoryContextSwitchTo(finder->context);
+	now = rows_seen(finder, finder->writer->snapshot);
+	isolation_push_snapshot();
+	then = rows_seen(finder, GetActiveSnapshot());
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(oldcontext);
+	if (now.count != then.count || now.places != then.places)
+		isolation_fail();
+}
+
 void
 row_finder_start_key(RowFinder *finder, const Datum *keys, const bool *nulls)
 {
 	Assert(!finder->locator->by_row_hash);
 	finder->image_values = NULL;
 	start_scan(finder, keys, nulls);
+	check_own_snapshot(finder);
 }
 
 void

@@ -20,6 +20,7 @@
 #include "executor/tstoreReceiver.h"
 #include "fk_prune.h"
 #include "immediate_locks.h"
+#include "isolation.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -70,6 +71,21 @@ execute_into_rowset(SPIPlanPtr plan, const char *name, Rowset *rowset, bool has_
 	return rowset;
 }
 
+/* The same statement at the snapshot of a transaction that has only one, if that is another one. */
+static void
+compare_with_own_snapshot(SPIPlanPtr plan, Rowset *rowset, bool has_deletes)
+{
+	Rowset	   *then;
+
+	if (isolation_older_snapshot() == NULL)
+		return;
+	isolation_push_snapshot();
+	then = execute_into_rowset(plan, rowset->name, NULL, has_deletes);
+	PopActiveSnapshot();
+	isolation_require_same(rowset, then);
+	rowset_free(then);
+}
+
 Rowset *
 rowset_from_sql(const char *sql, const char *name)
 {
@@ -79,6 +95,7 @@ rowset_from_sql(const char *sql, const char *name)
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	rowset = execute_into_rowset(plan, name, NULL, true);
+	compare_with_own_snapshot(plan, rowset, true);
 	SPI_freeplan(plan);
 	return rowset;
 }
@@ -143,6 +160,8 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	uint64		magnitudes = 0;
 	bool		has_deletes = false;
 	const char *name = ((ProgramRowset *) list_nth(run->table->program->rowsets, step->output))->name;
+	SPIPlanPtr	plan;
+	Rowset	   *rowset;
 
 	for (int i = 0; i < step->ninputs; i++)
 	{
@@ -161,9 +180,10 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 		return;
 	/* with several changed inputs some terms are subtracted; and rows leave as time passes */
 	has_deletes |= step->subtracts || step->follows_time || (nonempty & (nonempty - 1)) != 0;
-	keep_result(run, step->output,
-				execute_into_rowset(table_prepare_step(run->table, step_no, nonempty, magnitudes), name, NULL,
-									has_deletes));
+	plan = table_prepare_step(run->table, step_no, nonempty, magnitudes);
+	rowset = execute_into_rowset(plan, name, NULL, has_deletes);
+	compare_with_own_snapshot(plan, rowset, has_deletes);
+	keep_result(run, step->output, rowset);
 }
 
 static int
@@ -361,16 +381,28 @@ run_replace_step(Run *run, ProgramStep *step, int step_no)
 	RowLocator	locator;
 	uint64	   *patterns;
 	int			npatterns;
+	uint64		magnitude;
 	Rowset	   *rows = NULL;
 	Rowset	   *out;
 
 	if (rowset_is_empty(keys))
 		return;
+	magnitude = cost_magnitude((double) keys->row_count);
 	patterns = palloc(sizeof(uint64) * NULL_PATTERNS_MAX);
 	npatterns = null_patterns(keys, step->state->nkeys, patterns, NULL_PATTERNS_MAX);
 	for (int i = 0; i < npatterns; i++)
-		rows = execute_into_rowset(table_prepare_step(table, step_no, patterns[i], cost_magnitude((double) keys->row_count)),
-								   "__pgt_recomputed", rows, false);
+		rows = execute_into_rowset(table_prepare_step(table, step_no, patterns[i], magnitude), "__pgt_recomputed", rows, false);
+	if (isolation_older_snapshot() != NULL)
+	{
+		Rowset	   *then = NULL;
+
+		isolation_push_snapshot();
+		for (int i = 0; i < npatterns; i++)
+			then = execute_into_rowset(table_prepare_step(table, step_no, patterns[i], magnitude), "__pgt_recomputed", then, false);
+		PopActiveSnapshot();
+		isolation_require_same(rows, then);
+		rowset_free(then);
+	}
 	if (step->state->is_bag && step->state->nkeys == 0)
 	{
 		replace_all_rows(run, step, rows);
@@ -534,6 +566,26 @@ subtract_table(Rowset *rowset, Relation relation)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+/* Does a transaction that has only one snapshot see the table's last rows? */
+static void
+compare_table_with_own_snapshot(Relation relation, TupleDesc tupdesc)
+{
+	Rowset	   *now;
+	Rowset	   *then;
+
+	if (isolation_older_snapshot() == NULL)
+		return;
+	now = rowset_create("now", tupdesc);
+	then = rowset_create("then", tupdesc);
+	subtract_table(now, relation);
+	isolation_push_snapshot();
+	subtract_table(then, relation);
+	PopActiveSnapshot();
+	isolation_require_same(now, then);
+	rowset_free(now);
+	rowset_free(then);
+}
+
 static char *
 weighted_select(LoadedTable *table, const char *sql, List *states)
 {
@@ -583,6 +635,7 @@ table_refresh_full(LoadedTable *table, bool hidden)
 		refill_state(table, lfirst(lc));
 	difference = rowset_from_sql(table_fill_sql(table), "__pgt_refill");
 	relation = table_open(table->relid, RowExclusiveLock);
+	compare_table_with_own_snapshot(relation, difference->tupdesc);
 	subtract_table(difference, relation);
 	table_close(relation, NoLock);
 	outcome = apply_result(table, difference, hidden, "FULL");

@@ -1,0 +1,55 @@
+# t/182_immediate_snapshots.pl
+#
+# Goal: in REPEATABLE READ and SERIALIZABLE transactions an IMMEDIATE stream table equals its query at their snapshot, or the statement fails with 40001;
+#       and who does not touch the same rows does not fail.
+# Method: all interleavings of two transactions, each of which takes its snapshot first; compared after every step, inside and outside.
+use strict;
+use warnings FATAL => 'all';
+
+use StreamTables::Cluster;
+use StreamTables::Isolation;
+use Test::More;
+
+my $node = StreamTables::Cluster->new('immediate_snapshots')->boot(setup => 'extension', conf => 'deadlock_timeout = 50ms');
+$node->sql(
+	q{CREATE TABLE sides (k int, name text); CREATE TABLE parts (id int, k int, n int);
+	SELECT pgtrickle.create_stream_table('sums', 'SELECT k, count(*) AS c, sum(n) AS s, min(n) AS least FROM parts GROUP BY k', refresh_mode => 'IMMEDIATE');
+	SELECT pgtrickle.create_stream_table('joined', 'SELECT s.name, p.n FROM sides s JOIN parts p USING (k)', refresh_mode => 'IMMEDIATE')});
+my $setup = q{DELETE FROM parts; DELETE FROM sides; INSERT INTO sides VALUES (1, 'one'), (2, 'two'); INSERT INTO parts VALUES (1, 1, 10), (2, 1, 20), (3, 2, 30)};
+
+# The first statement takes the snapshot.
+sub writer
+{
+	my ($statement) = @_;
+
+	return [ 'BEGIN; SELECT FROM sides', $statement, 'COMMIT' ];
+}
+
+sub interleave
+{
+	my ($level, $checked, @statements) = @_;
+
+	return StreamTables::Isolation->new($node, setup => $setup, settings => ["SET default_transaction_isolation = '$level'"],
+		sessions => [ map { writer($_) } @statements ], checks => [ map { $node->difference_query($_) } @$checked ], may_fail => ['40001'])->run;
+}
+
+foreach my $level ('repeatable read', 'serializable')
+{
+	my $spec = interleave($level, [qw(sums joined)], 'INSERT INTO parts VALUES (4, 1, 5)', 'DELETE FROM parts WHERE id = 1');
+	is($spec->findings, '', "$level: two writers of a group");
+	cmp_ok($spec->{errors}{40001} // 0, '>', 0, '... one of which fails');
+
+	$spec = interleave($level, [qw(sums joined)], 'INSERT INTO parts VALUES (4, 7, 5)', 'INSERT INTO parts VALUES (5, 7, 6)');
+	is($spec->findings, '', "$level: two writers of a group that does not exist yet");
+
+	$spec = interleave($level, ['joined'], q{INSERT INTO sides VALUES (5, 'five')}, 'INSERT INTO parts VALUES (6, 5, 1)');
+	is($spec->findings, '', "$level: both sides of a join");
+	cmp_ok($spec->{errors}{40001} // 0, '>', 0, '... one of which fails');
+}
+
+my $spec = interleave('repeatable read', [qw(sums joined)], 'UPDATE parts SET n = n + 1 WHERE id = 1', 'UPDATE parts SET n = n + 1 WHERE id = 3');
+is($spec->findings, '', 'repeatable read: writers of different groups');
+is($spec->{errors}{40001} // 0, 0, '... do not fail');
+is($spec->{waits}, 0, '... and do not wait');
+
+done_testing();
