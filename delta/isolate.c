@@ -181,6 +181,43 @@ columns_of(Query *query, List *vars)
 	return targets;
 }
 
+/* The joins of a FROM item: their range-table entries. */
+static Bitmapset *
+joins_in(Node *node)
+{
+	Bitmapset  *joins = NULL;
+
+	if (IsA(node, JoinExpr))
+		joins = bms_add_member(bms_union(joins_in(((JoinExpr *) node)->larg), joins_in(((JoinExpr *) node)->rarg)),
+							   ((JoinExpr *) node)->rtindex);
+	else if (IsA(node, FromExpr))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((FromExpr *) node)->fromlist)
+			joins = bms_add_members(joins, joins_in(lfirst(lc)));
+	}
+	return joins;
+}
+
+/* Nothing looks at these entries, and the server's printer must not either: it looks up the sides of every join that it finds there. */
+static void
+forget_entries(List *rtable, Bitmapset *kept, bool keep)
+{
+	ListCell   *lc;
+
+	foreach(lc, rtable)
+	{
+		RangeTblEntry *gone = makeNode(RangeTblEntry);
+
+		if (bms_is_member(foreach_current_index(lc) + 1, kept) == keep)
+			continue;
+		gone->rtekind = RTE_RESULT;
+		gone->eref = makeAlias("*RESULT*", NIL);
+		lfirst(lc) = gone;
+	}
+}
+
 /*
  * Moves `item` and the conditions `quals` into a new subquery of `query`, and everything that refers to them to its columns.
  * The item must already be out of query->jointree.  Returns what stands in FROM for it.
@@ -195,7 +232,6 @@ move_into_subquery(Query *query, Node *item, List *quals)
 	List	   *old_rtable = copyObject(query->rtable);
 	List	   *items = NIL;
 	List	   *conditions = NIL;
-	int			member = -1;
 
 	/* flat, because one that reads no table stays as it is, and the server prints no FROM below a FROM */
 	collect_from_items(item, &items, &conditions);
@@ -204,15 +240,9 @@ move_into_subquery(Query *query, Node *item, List *quals)
 	subquery->rtable = old_rtable;
 	subquery->jointree = makeFromExpr(items, all_of(list_concat(conditions, quals)));
 
-	/* what has moved is looked at no more, so that it adds no columns */
-	while ((member = bms_next_member(context.moved, member)) >= 0)
-	{
-		RangeTblEntry *gone = makeNode(RangeTblEntry);
-
-		gone->rtekind = RTE_RESULT;
-		gone->eref = makeAlias("*RESULT*", NIL);
-		lfirst(list_nth_cell(query->rtable, member - 1)) = gone;
-	}
+	/* each entry is in one of the two from here on; what has moved is looked at no more, so that it adds no columns */
+	forget_entries(old_rtable, bms_union(context.moved, joins_in((Node *) subquery->jointree)), true);
+	forget_entries(query->rtable, bms_union(context.moved, joins_in(item)), false);
 	query_tree_mutator(query, move_mutator, &context, QTW_DONT_COPY_QUERY | QTW_IGNORE_JOINALIASES);
 	subquery->targetList = columns_of(subquery, context.vars);
 	/* what pointed above this level now has one more level to cross */

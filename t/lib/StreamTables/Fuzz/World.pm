@@ -31,8 +31,8 @@ sub new
 {
 	my ($class, $node, %opt) = @_;
 
-	my $self = bless { node => $node, stream_tables => [], transactions => [], findings => [], queries => 0, ticks => 0, skipped => 0, listed => 0, slow => 0,
-		features => {}, %opt }, $class;
+	my $self = bless { node => $node, stream_tables => [], transactions => [], findings => [], queries => 0, ticks => 0, comparisons => 0, skipped => 0, listed => 0, slow => 0,
+		features => {}, reasons => {}, %opt }, $class;
 	$self->{tables} = [ random_schema(4) ];
 	$self->{setup} = join '', map { StreamTables::Fuzz::Schema::table_sql($_) . insert_rows($_, 12 + int rand 14) . ";\n" } @{ $self->{tables} };
 	$self->{schedule} = pick('manual', 'manual', 'continuous');
@@ -145,7 +145,12 @@ sub create_stream_tables
 			$self->finding("needs full refreshes: $query->{reason}", $query);
 			next;
 		}
-		$self->{listed}++ if $query->{reason} ne '';
+		if ($query->{reason} ne '')
+		{
+			$self->{listed}++;
+			$self->{reasons}{ $query->{reason} }++;
+			$self->{debug}->("in full: $query->{reason}\n$query->{sql}") if $self->{debug};
+		}
 		next if $query->{reason} ne '' && chance(0.8);
 		push @created, { %$query, name => 'st' . ++$self->{number}, schedule => $self->{schedule},
 			mode => $query->{reason} ne '' || chance(0.15) ? 'AUTO' : 'DIFFERENTIAL' };
@@ -220,7 +225,8 @@ sub round
 	push @{ $self->{transactions} }, [@transactions];
 	my $answers = $self->run_statements(map { [ "t$_", transaction_sql($transactions[ $_ - 1 ]) ] } 1 .. @transactions);
 	my %wrong = $self->compare(@{ $self->{stream_tables} });
-	$self->{ticks} += @{ $self->{stream_tables} };
+	$self->{ticks}++;
+	$self->{comparisons} += @{ $self->{stream_tables} };
 	foreach my $stream_table (grep { defined $wrong{ $_->{name} } } @{ $self->{stream_tables} })
 	{
 		next if $wrong{ $stream_table->{name} } eq '';
