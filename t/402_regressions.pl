@@ -45,7 +45,14 @@ my @CASES = (
 		changes => [
 			q{INSERT INTO a SELECT i, i % 5 FROM generate_series(1, 20) i; INSERT INTO b SELECT i, i % 5 FROM generate_series(1, 20) i;
 				INSERT INTO c SELECT i, i % 5 FROM generate_series(1, 20) i},
-			q{UPDATE b SET k = k + 1; INSERT INTO a SELECT i, i % 5 FROM generate_series(3, 9) i; DELETE FROM c WHERE id % 2 = 0} ] });
+			q{UPDATE b SET k = k + 1; INSERT INTO a SELECT i, i % 5 FROM generate_series(3, 9) i; DELETE FROM c WHERE id % 2 = 0} ] },
+
+	# What is moved out of FROM left the entries of joins behind whose sides were no longer there; the server's printer looked for them, and crashed.
+	'an outer join that reads no table, below one with subqueries' => {
+		setup => q{CREATE TABLE l (k int, g text); INSERT INTO l VALUES (1, 'y'), (2, 'z'), (NULL, 'y'); CREATE TABLE r (k int); INSERT INTO r VALUES (1), (NULL)},
+		query => q{SELECT a.v, count(*) AS n FROM (VALUES (5, 'x'), (1, 'y')) a (v, w) FULL JOIN (VALUES (5), (2)) b (v) ON a.v = b.v LEFT JOIN l ON a.v = l.k
+			WHERE l.k NOT IN (SELECT r.k FROM r WHERE r.k = l.k) OR a.v > 1 GROUP BY 1},
+		changes => [ q{UPDATE l SET k = 5 WHERE k = 2; DELETE FROM r WHERE k = 1}, q{INSERT INTO r VALUES (5), (2); INSERT INTO l VALUES (2, 'a')} ] });
 
 while (my ($what, $case) = splice @CASES, 0, 2)
 {
