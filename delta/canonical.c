@@ -10,6 +10,7 @@
  *     LIMIT, OFFSET       ORDER BY gets a key of the rows, or all visible columns: rows that agree in these are the same row to a
  *                         reader.  FETCH FIRST ... WITH TIES needs nothing, but with OFFSET it leaves open which of equal rows are skipped.
  *     DISTINCT ON         the same behind its expressions.
+ *     ARRAY(SELECT ...)   the same: the order of the rows is that of the elements.
  *     array_agg() ...     an aggregate that looks at the order of its rows gets ORDER BY a key of the input, or its arguments.
  *     windows             canonical_window.c
  *
@@ -174,12 +175,12 @@ is_zero_or_null(Node *node)
 }
 
 static void
-canonicalize_rows(Query *query, Canonical *canonical)
+canonicalize_rows(Query *query, Canonical *canonical, bool is_collected)
 {
 	bool		only_visible = query->setOperations != NULL || (query->distinctClause != NIL && !query->hasDistinctOn);
 	List	   *exprs = NIL;
 
-	if (query->limitCount == NULL && query->limitOffset == NULL && !query->hasDistinctOn)
+	if (query->limitCount == NULL && query->limitOffset == NULL && !query->hasDistinctOn && !is_collected)
 		return;
 	if (query->limitOption == LIMIT_OPTION_WITH_TIES && !query->hasDistinctOn && is_zero_or_null(query->limitOffset))
 		return;
@@ -238,10 +239,13 @@ level_walker(Node *node, Canonical *canonical)
 		return false;
 	if (IsA(node, SubLink) && ((SubLink *) node)->subLinkType == EXISTS_SUBLINK)
 		canonical->unordered = castNode(Query, ((SubLink *) node)->subselect);
+	if (IsA(node, SubLink) && ((SubLink *) node)->subLinkType == ARRAY_SUBLINK)
+		canonical->collected = castNode(Query, ((SubLink *) node)->subselect);
 	if (IsA(node, Query))
 	{
 		Query	   *query = (Query *) node;
 		bool		is_unordered = query == canonical->unordered;
+		bool		is_collected = query == canonical->collected;
 
 		(void) query_tree_walker(query, level_walker, canonical, 0);
 		canonicalize_aggregates(query, canonical);
@@ -250,7 +254,7 @@ level_walker(Node *node, Canonical *canonical)
 		if (!is_recursive(query))
 			canonicalize_images(query, canonical);
 		if (!is_unordered)
-			canonicalize_rows(query, canonical);
+			canonicalize_rows(query, canonical, is_collected);
 		return false;
 	}
 	return expression_tree_walker(node, level_walker, canonical);

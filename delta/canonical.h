@@ -14,6 +14,7 @@ typedef struct Canonical
 	bool		changed;		/* some order was completed */
 	char	   *open_reason;	/* what still leaves the answer open, and so cannot be maintained by delta; NULL: nothing */
 	Query	   *unordered;		/* while walking: a subquery of EXISTS, for which no order matters */
+	Query	   *collected;		/* and this one into an array */
 } Canonical;
 
 /*
@@ -55,6 +56,9 @@ extern List *row_tie_breaks(Query *query);
  */
 extern List *ordered_tie_breaks(List *exprs);
 extern bool order_needs_hash(List *exprs);
+
+/* pgtrickle.row_hash(ROW(exprs)) */
+extern Expr *row_hash_call(List *exprs);
 
 /*
  * Adds the expressions that are not yet there to a list of SortGroupClauses over `targets` (new targets are junk).  Returns whether

@@ -156,12 +156,20 @@ take_equalities(Node *node, Correlation *correlation)
 
 /* ---- what an aggregate shows over nothing ---- */
 
+/*
+ * Columns of the subquery are NULL there; in an aggregate's arguments, of which there are none, all columns are, lest it is taken for an aggregate of the
+ * level whose columns alone are left.
+ */
 static Node *
 null_columns_mutator(Node *node, void *context)
 {
+	bool		in_aggregate = context != NULL;
+
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, Var) && ((Var *) node)->varlevelsup == 0)
+	if (IsA(node, Aggref))
+		context = node;
+	if (IsA(node, Var) && (((Var *) node)->varlevelsup == 0 || in_aggregate))
 	{
 		Var		   *var = (Var *) node;
 
@@ -280,22 +288,34 @@ int8_operation(const char *name, Expr *left, Expr *right)
 	return make_opclause(operator, get_op_rettype(operator), false, left, right, InvalidOid, InvalidOid);
 }
 
-/*
- * ORDER BY ... LIMIT n for each combination of the keys: the rows whose number within it is up to n.  The keys are already columns
- * of the query.  The result has the query's visible columns.
- */
-static Query *
-limit_by_number(Query *query, List *keys)
+/* No limit is no condition: what is NULL takes nothing away. */
+static Node *
+unless_false(Expr *condition)
+{
+	BooleanTest *test = makeNode(BooleanTest);
+
+	test->arg = condition;
+	test->booltesttype = IS_NOT_FALSE;
+	return (Node *) test;
+}
+
+static Expr *
+zero_if_null(Expr *number)
+{
+	CoalesceExpr *coalesce = makeNode(CoalesceExpr);
+
+	coalesce->coalescetype = INT8OID;
+	coalesce->args = list_make2(number, makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(0), false, true));
+	coalesce->location = -1;
+	return (Expr *) coalesce;
+}
+
+/* A column with the number of each row in the order of the query, within the combination of the keys. */
+static void
+add_row_numbers(Query *query, List *keys)
 {
 	WindowClause *window = makeNode(WindowClause);
-	Expr	   *limit = (Expr *) query->limitCount;
-	Expr	   *offset = (Expr *) query->limitOffset;
 	WindowFunc *call = makeNode(WindowFunc);
-	int			ncolumns = count_visible(query);
-	List	   *quals = NIL;
-	List	   *targets = NIL;
-	Expr	   *number;
-	Query	   *result;
 
 	window->winref = list_length(query->windowClause) + 1;
 	window->partitionClause = clauses_of(keys);
@@ -307,20 +327,36 @@ limit_by_number(Query *query, List *keys)
 	query->windowClause = lappend(query->windowClause, window);
 	query->hasWindowFuncs = true;
 	query->sortClause = NIL;
+	(void) add_key_columns(query, list_make1(call));
+}
+
+Query *
+limit_by_number(Query *query, List *keys)
+{
+	Expr	   *limit = (Expr *) query->limitCount;
+	Expr	   *offset = (Expr *) query->limitOffset;
+	int			ncolumns = count_visible(query);
+	List	   *quals = NIL;
+	List	   *targets = NIL;
+	List	   *names;
+	Expr	   *number;
+	Query	   *result;
+
+	add_row_numbers(query, keys);
 	query->limitCount = query->limitOffset = NULL;
 	query->limitOption = LIMIT_OPTION_COUNT;
-	(void) add_key_columns(query, list_make1(call));
 
 	number = (Expr *) subquery_var(query, 1, ncolumns + 1, 0);
 	if (offset != NULL)
-		quals = lappend(quals, int8_operation(">", number, offset));
+		quals = lappend(quals, unless_false(int8_operation(">", number, offset)));
 	if (limit != NULL)
-		quals = lappend(quals, int8_operation("<=", copyObject(number),
-											  offset ? int8_operation("+", copyObject(offset), limit) : limit));
+		quals = lappend(quals, unless_false(int8_operation("<=", copyObject(number), offset == NULL ? limit
+														   : int8_operation("+", zero_if_null(copyObject(offset)), limit))));
+	names = target_column_names(query->targetList);
 	for (int i = 1; i <= ncolumns; i++)
-		targets = lappend(targets, makeTargetEntry((Expr *) subquery_var(query, 1, i, 0), i,
-												   psprintf("c%d", i), false));
+		targets = lappend(targets, makeTargetEntry((Expr *) subquery_var(query, 1, i, 0), i, strVal(list_nth(names, i - 1)), false));
 	result = simple_query(list_make1(subquery_rte(query, "numbered")), quals, targets);
+	result->hasSubLinks = contains_sublink((Node *) quals);
 	return result;
 }
 
@@ -363,19 +399,43 @@ keys_can_be_grouped(List *inner)
 	return true;
 }
 
+/* An aggregate without GROUP BY and whatever could take its row away. */
+static bool
+has_one_row(Query *query)
+{
+	return query->hasAggs && query->groupClause == NIL && query->groupingSets == NIL &&
+		query->havingQual == NULL && query->limitCount == NULL && query->limitOffset == NULL &&
+		!expression_returns_set((Node *) query->targetList);
+}
+
+List *
+values_over_nothing(Query *query)
+{
+	List	   *values = NIL;
+	ListCell   *lc;
+
+	if (!has_one_row(query))
+		return NIL;
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk)
+			values = lappend(values, over_nothing(target->expr));
+	}
+	return values;
+}
+
 Detached *
 detach_subquery(Query *query)
 {
 	Detached   *detached = palloc0(sizeof(Detached));
 	Correlation correlation = {NIL, NIL, NIL, NIL};
 	List	   *keys;
-	ListCell   *lc;
 
 	detached->query = query;
 	detached->ncolumns = count_visible(query);
-	detached->one_row = query->hasAggs && query->groupClause == NIL && query->groupingSets == NIL &&
-		query->havingQual == NULL && query->limitCount == NULL && query->limitOffset == NULL &&
-		!expression_returns_set((Node *) query->targetList);
+	detached->one_row = has_one_row(query);
 	if (!is_correlated((Node *) query, 1))
 		return detached;
 
@@ -385,18 +445,9 @@ detach_subquery(Query *query)
 	take_equalities((Node *) query->jointree, &correlation);
 	if (correlation.inner == NIL || !keys_can_be_grouped(correlation.inner))
 		return NULL;
-	if (detached->one_row)
-	{
-		foreach(lc, query->targetList)
-		{
-			TargetEntry *target = lfirst_node(TargetEntry, lc);
-
-			if (!target->resjunk)
-				detached->empty = lappend(detached->empty, over_nothing(target->expr));
-		}
-	}
 	if (is_correlated((Node *) query, 1))
 		return NULL;			/* some reference is elsewhere */
+	detached->empty = values_over_nothing(query);
 
 	keys = add_key_columns(query, correlation.inner);
 	add_to_grouping(query, keys);

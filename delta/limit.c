@@ -4,12 +4,13 @@
  *
  * Here the level is taken apart.  A constant number of first rows is maintained with a reserve behind them (top_rows.c).  For the rest (WITH TIES,
  * OFFSET without LIMIT, large numbers) there is one partition: the rows are computed again from the new state
- * and compared with those that the state holds (keyed.c without keys).  The order is total by then (canonical.c), so there is one answer.
+ * and compared with those that the state holds (keyed.c without keys).  A number from a subquery is a condition on row_number().  The order is total by then (canonical.c), so there is one answer.
  */
 #include "keyed.h"
 
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "sublink.h"
 
 #define TOP_ROWS_MAX 10000		/* rows that are sorted at each refresh */
 
@@ -70,12 +71,9 @@ compile_limit(Compiler *compiler, Query *query)
 		query->limitCount = query->limitOffset = NULL;
 		return compile_level(compiler, query);
 	}
-	if (contains_sublink(query->limitCount) || contains_sublink(query->limitOffset))
-	{
-		note_all_sources(compiler, query);
-		return compile_cannot(compiler, "a subquery in LIMIT or OFFSET has no delta rule");
-	}
 	query = copyObject(query);	/* the caller still looks at its targets */
+	if (contains_sublink(query->limitCount) || contains_sublink(query->limitOffset))
+		return compile_level(compiler, limit_by_number(split_limit(query), NIL));
 	level->operator_name = "limit";
 	level->query = split_limit(query);
 	level->single_row = constant_rows(level->query->limitCount, -1) == 1 &&

@@ -36,6 +36,7 @@
 #include "keyed.h"
 #include "sublink.h"
 #include "tree_build.h"
+#include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -109,34 +110,71 @@ has_lateral_subquery(Query *query)
 
 /* ---- detaching ---- */
 
-static bool
-detaches_walker(Node *node, bool *all)
+static SubLink *
+sublink_of(Node *node, SubLinkType type)
 {
-	if (node == NULL)
-		return false;
-	if (IsA(node, SubLink) && reads_tables(((SubLink *) node)->subselect))
-	{
-		SubLink    *sublink = (SubLink *) node;
-
-		if (sublink->subLinkType == ALL_SUBLINK)
-			sublink = all_as_negated_any(sublink);
-		if (sublink != NULL && sublink->subLinkType == ANY_SUBLINK)
-			sublink = any_as_exists(sublink);
-		if (sublink != NULL && detach_subquery(copyObject((Query *) sublink->subselect)) == NULL)
-			*all = false;
-		return false;
-	}
-	return expression_tree_walker(node, detaches_walker, all);
+	return IsA(node, SubLink) && ((SubLink *) node)->subLinkType == type ? (SubLink *) node : NULL;
 }
 
-/* Are all the subqueries of an expression correlated by equalities, or not at all? */
+/* Takes any EXISTS, ANY or ALL as what it is rewritten to. */
 static bool
-all_detach(Node *node)
+magic_walker(Node *node, void *context)
 {
-	bool		all = true;
+	SubLink    *sublink = (SubLink *) node;
 
-	(void) detaches_walker(node, &all);
-	return all;
+	if (node == NULL)
+		return false;
+	if (!IsA(node, SubLink) || !reads_tables(sublink->subselect))
+		return expression_tree_walker(node, magic_walker, context);
+	if (sublink->subLinkType == ANY_SUBLINK || sublink->subLinkType == ALL_SUBLINK)
+		return magic_walker(comparison_as_exists(sublink), context);
+	return detach_subquery(copyObject((Query *) sublink->subselect)) == NULL;
+}
+
+/* Is some subquery of an expression correlated by other things than equalities? */
+static bool
+needs_magic(Node *node)
+{
+	return magic_walker(node, NULL);
+}
+
+/* The same for a condition, in which an unknown result is as good as false. */
+static bool
+condition_needs_magic(Node *condition)
+{
+	Node	   *negated = is_notclause(condition) ? (Node *) get_notclausearg((Expr *) condition) : NULL;
+	List	   *conditions = NIL;
+	ListCell   *lc;
+
+	if (is_andclause(condition))
+		conditions = ((BoolExpr *) condition)->args;
+	else if (sublink_of(condition, ANY_SUBLINK) != NULL)
+		return needs_magic((Node *) any_as_exists((SubLink *) condition));
+	else if (negated != NULL && sublink_of(negated, ANY_SUBLINK) != NULL)
+		conditions = not_any_as_conditions((SubLink *) negated);
+	else if (sublink_of(condition, ALL_SUBLINK) != NULL)
+		conditions = all_as_conditions((SubLink *) condition);
+	else
+		return needs_magic(condition);
+	foreach(lc, conditions)
+	{
+		if (condition_needs_magic(lfirst(lc)))
+			return true;
+	}
+	return false;
+}
+
+static bool
+some_need_magic(List *conditions, List *targets)
+{
+	ListCell   *lc;
+
+	foreach(lc, conditions)
+	{
+		if (condition_needs_magic(lfirst(lc)))
+			return true;
+	}
+	return needs_magic((Node *) targets);
 }
 
 /*
@@ -166,7 +204,7 @@ detach(SublinkRewrite *rewrite, SubLink *sublink)
 		detached = detach_by_magic(rt_fetch(((RangeTblRef *) linitial(rewrite->items))->rtindex, rewrite->query->rtable),
 								   copyObject((Query *) sublink->subselect));
 	if (detached == NULL)
-		return no_rule(rewrite, "its correlation is neither made of equalities nor strict");
+		return no_rule(rewrite, "it is correlated by other than equalities, and by values, or in a place, for which there is no other rule");
 	return detached;
 }
 
@@ -365,17 +403,14 @@ only_element(Expr *value)
 								 exprCollation((Node *) value), exprCollation((Node *) value), COERCE_EXPLICIT_CALL);
 }
 
-/* SELECT only_element(array_agg(value)), keys ... GROUP BY keys; NULL when the value's type has no arrays. */
+/* SELECT value, keys FROM the rows GROUP BY keys, where `value` holds an aggregate over the subquery as entry 1 */
 static Detached *
-with_one_row(Detached *detached)
+with_aggregate(Detached *detached, Expr *value)
 {
 	Detached   *single = palloc(sizeof(Detached));
-	Expr	   *value = only_element((Expr *) subquery_var(detached->query, 1, 1, 0));
 	List	   *targets;
 	Query	   *query;
 
-	if (value == NULL)
-		return NULL;
 	targets = list_make1(makeTargetEntry(value, 1, pstrdup("value"), false));
 	for (int i = 1; i <= list_length(detached->outer); i++)
 	{
@@ -405,6 +440,15 @@ with_one_row(Detached *detached)
 	single->one_row = true;
 	single->empty = NIL;		/* NULL */
 	return single;
+}
+
+/* SELECT only_element(array_agg(value)), keys ... GROUP BY keys; NULL when the value's type has no arrays. */
+static Detached *
+with_one_row(Detached *detached)
+{
+	Expr	   *value = only_element((Expr *) subquery_var(detached->query, 1, 1, 0));
+
+	return value == NULL ? NULL : with_aggregate(detached, value);
 }
 
 /* A column of an aggregate's row, or what it shows over nothing where the row is missing. */
@@ -486,6 +530,126 @@ scalar_value(SublinkRewrite *rewrite, SubLink *sublink)
 	return value_or_empty(detached, add_left_join(rewrite, detached, "value"), 1);
 }
 
+/* ---- ARRAY(SELECT ...), (a, b) = (SELECT ...) ---- */
+
+/* What the rows are sorted by, as columns that stay when the subquery is put into another one; their sort clauses refer to these then. */
+static void
+show_sort_columns(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->sortClause)
+		get_sortgroupref_tle(lfirst_node(SortGroupClause, lc)->tleSortGroupRef, query->targetList)->resjunk = false;
+	rename_targets(query->targetList, target_column_names(query->targetList));
+}
+
+/* array_agg(the first column ORDER BY those that the rows were sorted by), over the rows of `query` in FROM; NULL when it has no arrays. */
+static Expr *
+collected(Query *query, List *sort_columns, List *sort_clauses)
+{
+	Expr	   *value = (Expr *) subquery_var(query, 1, 1, 0);
+	Oid			type = exprType((Node *) value);
+	bool		of_arrays = type_is_array(type);
+	Aggref	   *collect = makeNode(Aggref);
+	ListCell   *lc;
+
+	collect->aggfnoid = of_arrays ? F_ARRAY_AGG_ANYARRAY : F_ARRAY_AGG_ANYNONARRAY;
+	collect->aggtype = of_arrays ? type : get_array_type(type);
+	if (!OidIsValid(collect->aggtype))
+		return NULL;
+	collect->aggcollid = collect->inputcollid = exprCollation((Node *) value);
+	collect->aggargtypes = list_make1_oid(type);
+	collect->args = list_make1(makeTargetEntry(value, 1, NULL, false));
+	collect->aggkind = 'n';
+	collect->location = -1;
+	foreach(lc, sort_clauses)
+	{
+		SortGroupClause *clause = copyObject(lfirst_node(SortGroupClause, lc));
+		int			column = list_nth_int(sort_columns, foreach_current_index(lc));
+		TargetEntry *target = column == 1 ? linitial_node(TargetEntry, collect->args)
+			: makeTargetEntry((Expr *) subquery_var(query, 1, column, 0), list_length(collect->args) + 1, NULL, true);
+
+		if (target->ressortgroupref != 0)
+			continue;			/* sorted by it already */
+		clause->tleSortGroupRef = target->ressortgroupref = foreach_current_index(lc) + 1;
+		if (column != 1)
+			collect->args = lappend(collect->args, target);
+		collect->aggorder = lappend(collect->aggorder, clause);
+	}
+	return (Expr *) collect;
+}
+
+static Node *
+array_value(SublinkRewrite *rewrite, SubLink *sublink)
+{
+	Query	   *subquery;
+	List	   *columns = NIL;
+	List	   *clauses;
+	Detached   *detached;
+	Expr	   *array;
+	CoalesceExpr *or_empty = makeNode(CoalesceExpr);
+	ListCell   *lc;
+
+	sublink = copyObject(sublink);
+	subquery = (Query *) sublink->subselect;
+	clauses = subquery->sortClause;
+	show_sort_columns(subquery);
+	foreach(lc, clauses)
+		columns = lappend_int(columns, get_sortgroupref_tle(lfirst_node(SortGroupClause, lc)->tleSortGroupRef,
+															subquery->targetList)->resno);
+	if (subquery->limitCount == NULL && subquery->limitOffset == NULL && !subquery->hasDistinctOn)
+		subquery->sortClause = NIL;
+	detached = detach(rewrite, sublink);
+	if (detached == NULL)
+		return NULL;
+	array = collected(detached->query, columns, clauses);
+	if (array == NULL)
+		return no_rule(rewrite, "its value is of a type without arrays");
+	detached = with_aggregate(detached, array);
+	or_empty->coalescetype = exprType((Node *) array);
+	or_empty->coalescecollid = exprCollation((Node *) array);
+	or_empty->location = -1;
+	or_empty->args = list_make2(subquery_var(detached->query, detached->outer == NIL
+											 ? add_inner_join(rewrite, detached, "collected")
+											 : add_left_join(rewrite, detached, "collected"), 1, 0),
+								makeConst(or_empty->coalescetype, -1, or_empty->coalescecollid, -1,
+										  PointerGetDatum(construct_empty_array(get_element_type(or_empty->coalescetype))),
+										  false, false));
+	return (Node *) or_empty;
+}
+
+typedef struct ColumnsContext
+{
+	Detached   *detached;
+	int			rtindex;
+} ColumnsContext;
+
+static Node *
+columns_mutator(Node *node, ColumnsContext *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_SUBLINK)
+		return value_or_empty(context->detached, context->rtindex, ((Param *) node)->paramid);
+	return expression_tree_mutator(node, columns_mutator, context);
+}
+
+/* No row is a row of NULLs here. */
+static Node *
+row_comparison(SublinkRewrite *rewrite, SubLink *sublink)
+{
+	bool		unique = limit_is_one((Query *) sublink->subselect);
+	Detached   *detached = detach(rewrite, sublink);
+	ColumnsContext context = {detached, 0};
+
+	if (detached == NULL)
+		return NULL;
+	if (!detached->one_row && !unique && !keys_are_unique(detached))
+		return no_rule(rewrite, "a row is compared with it, and there may be more than one");
+	context.rtindex = add_left_join(rewrite, detached, "row");
+	return columns_mutator(sublink->testexpr, &context);
+}
+
 /* ---- expressions ---- */
 
 static Node *
@@ -502,8 +666,6 @@ exists_value(SublinkRewrite *rewrite, SubLink *exists)
 static Node *
 sublink_value(SublinkRewrite *rewrite, SubLink *sublink)
 {
-	Node	   *value;
-
 	switch (sublink->subLinkType)
 	{
 		case EXISTS_SUBLINK:
@@ -512,14 +674,13 @@ sublink_value(SublinkRewrite *rewrite, SubLink *sublink)
 			return scalar_value(rewrite, sublink);
 		case ANY_SUBLINK:
 		case ALL_SUBLINK:
-			value = comparison_as_exists(sublink);
-			if (value == NULL)
-				return no_rule(rewrite, "rows or operators that are not strict are compared, where NULL and false differ");
-			return replace_sublinks(value, rewrite);
+			return replace_sublinks(comparison_as_exists(sublink), rewrite);
 		case ARRAY_SUBLINK:
-			return no_rule(rewrite, "ARRAY(SELECT ...)");
+			return array_value(rewrite, sublink);
+		case ROWCOMPARE_SUBLINK:
+			return row_comparison(rewrite, sublink);
 		default:
-			return no_rule(rewrite, "a comparison of rows with a subquery");
+			return no_rule(rewrite, "its kind is not known");
 	}
 }
 
@@ -534,12 +695,6 @@ replace_sublinks(Node *node, SublinkRewrite *rewrite)
 }
 
 /* ---- conditions ---- */
-
-static SubLink *
-sublink_of(Node *node, SubLinkType type)
-{
-	return IsA(node, SubLink) && ((SubLink *) node)->subLinkType == type ? (SubLink *) node : NULL;
-}
 
 static void rewrite_condition(SublinkRewrite *rewrite, Node *condition);
 
@@ -581,7 +736,6 @@ rewrite_condition(SublinkRewrite *rewrite, Node *condition)
 {
 	Node	   *negated = is_notclause(condition) ? (Node *) get_notclausearg((Expr *) condition) : NULL;
 	SubLink    *any = sublink_of(condition, ANY_SUBLINK);
-	List	   *conditions = NIL;
 
 	if (is_andclause(condition))
 		rewrite_conditions(rewrite, ((BoolExpr *) condition)->args);
@@ -591,20 +745,15 @@ rewrite_condition(SublinkRewrite *rewrite, Node *condition)
 		rewrite_exists(rewrite, (SubLink *) negated, false);
 	else if (any != NULL && !has_sublink_to_rewrite(any->testexpr))
 		rewrite_exists(rewrite, any_as_exists(any), true);
+	else if (negated != NULL && sublink_of(negated, ANY_SUBLINK) != NULL &&
+			 !has_sublink_to_rewrite(((SubLink *) negated)->testexpr))
+		rewrite_conditions(rewrite, not_any_as_conditions((SubLink *) negated));
+	else if (sublink_of(condition, ALL_SUBLINK) != NULL && !has_sublink_to_rewrite(((SubLink *) condition)->testexpr))
+		rewrite_conditions(rewrite, all_as_conditions((SubLink *) condition));
+	else if (has_sublink_to_rewrite(condition))
+		rewrite->outer_quals = lappend(rewrite->outer_quals, replace_sublinks(condition, rewrite));
 	else
-	{
-		any = negated != NULL ? sublink_of(negated, ANY_SUBLINK) : NULL;
-		if (any == NULL && sublink_of(condition, ALL_SUBLINK) != NULL)
-			any = all_as_negated_any((SubLink *) condition);
-		if (any != NULL)
-			conditions = not_in_as_conditions(any);
-		if (conditions != NIL)
-			rewrite_conditions(rewrite, conditions);
-		else if (has_sublink_to_rewrite(condition))
-			rewrite->outer_quals = lappend(rewrite->outer_quals, replace_sublinks(condition, rewrite));
-		else
-			rewrite->outer_quals = lappend(rewrite->outer_quals, condition);
-	}
+		rewrite->outer_quals = lappend(rewrite->outer_quals, condition);
 }
 
 /* ---- LATERAL ---- */
@@ -644,16 +793,19 @@ values_mutator(Node *node, ValuesContext *context)
 
 /* A LATERAL subquery without its correlation; NULL, and noted, when there is no rule.  Its references are changed as is needed. */
 static Detached *
-detach_lateral(SublinkRewrite *rewrite, int rtindex)
+detach_lateral(SublinkRewrite *rewrite, int rtindex, Node *before)
 {
 	RangeTblEntry *rte = rt_fetch(rtindex, rewrite->query->rtable);
 	Detached   *detached = detach_subquery(copyObject(rte->subquery));
 	char	   *alias = rte->eref->aliasname;
 
+	if (detached == NULL && before != NULL && IsA(before, RangeTblRef))
+		detached = detach_by_magic(rt_fetch(((RangeTblRef *) before)->rtindex, rewrite->query->rtable), copyObject(rte->subquery));
 	if (detached == NULL)
 	{
 		rewrite->failed = true;
-		return compile_cannot(rewrite->compiler, "a LATERAL subquery has no delta rule: it is not correlated by equality");
+		return compile_cannot(rewrite->compiler, "a LATERAL subquery has no delta rule: it is correlated by other than equalities,"
+							  " and by values, or in a place, for which there is no other rule");
 	}
 	lfirst(list_nth_cell(rewrite->query->rtable, rtindex - 1)) = subquery_rte(detached->query, alias);
 	if (detached->one_row)
@@ -673,6 +825,67 @@ join_condition_is_true(JoinExpr *join)
 	return join->quals == NULL || (IsA(join->quals, Const) && DatumGetBool(((Const *) join->quals)->constvalue));
 }
 
+/* The LATERAL subquery that an item of FROM is, or LEFT JOINs; 0: none */
+static int
+lateral_of_item(Query *query, Node *item)
+{
+	Node	   *side = IsA(item, JoinExpr) && ((JoinExpr *) item)->jointype == JOIN_LEFT ? ((JoinExpr *) item)->rarg : item;
+	int			rtindex = IsA(side, RangeTblRef) ? ((RangeTblRef *) side)->rtindex : 0;
+
+	return rtindex > 0 && is_lateral_subquery(rt_fetch(rtindex, query->rtable)) ? rtindex : 0;
+}
+
+/*
+ * What stands before a LATERAL subquery becomes one subquery, whose rows are those that magic.c needs:
+ *
+ *     FROM a, b, LATERAL (S)                         FROM (a, b) o, LATERAL (S)
+ *     FROM a, b LEFT JOIN LATERAL (S) ON c           FROM (a, b) o LEFT JOIN LATERAL (S) ON c
+ */
+static void
+wrap_before_lateral(SublinkRewrite *rewrite, int position, List **conditions)
+{
+	Query	   *query = rewrite->query;
+	Node	   *item = list_nth(rewrite->items, position);
+	List	   *before = list_truncate(list_copy(rewrite->items), position);
+	List	   *after = list_copy_tail(rewrite->items, position + 1);
+	bool		joined = IsA(item, JoinExpr);
+	Node	   *reference;
+	FromExpr   *from;
+
+	if (joined)
+	{
+		before = lappend(before, ((JoinExpr *) item)->larg);
+		((JoinExpr *) item)->larg = NULL;
+	}
+	/* all that refers to what moves must be in the tree */
+	query->jointree = makeFromExpr(lcons(item, after), (Node *) list_make2(rewrite->quals, *conditions));
+	reference = move_into_subquery(query, (Node *) makeFromExpr(before, NULL), NIL);
+	from = query->jointree;
+	rewrite->quals = linitial((List *) from->quals);
+	*conditions = lsecond((List *) from->quals);
+	rewrite->items = from->fromlist;
+	if (joined)
+		((JoinExpr *) linitial(rewrite->items))->larg = reference;
+	else
+		rewrite->items = lcons(reference, rewrite->items);
+}
+
+static void
+wrap_for_lateral(SublinkRewrite *rewrite, List **conditions)
+{
+	for (int i = 0; i < list_length(rewrite->items); i++)
+	{
+		Node	   *item = list_nth(rewrite->items, i);
+		int			rtindex = lateral_of_item(rewrite->query, item);
+
+		if (rtindex == 0 || (i == 0 && !IsA(item, JoinExpr)) ||
+			detach_subquery(copyObject(rt_fetch(rtindex, rewrite->query->rtable)->subquery)) != NULL)
+			continue;
+		wrap_before_lateral(rewrite, i, conditions);
+		i = IsA(item, JoinExpr) ? 0 : 1;
+	}
+}
+
 /* FROM ..., LATERAL (S), and ... LEFT JOIN LATERAL (S) ON ... */
 static void
 rewrite_lateral(SublinkRewrite *rewrite)
@@ -686,18 +899,15 @@ rewrite_lateral(SublinkRewrite *rewrite)
 	{
 		Node	   *item = lfirst(lc);
 		JoinExpr   *join = IsA(item, JoinExpr) ? (JoinExpr *) item : NULL;
-		Node	   *side = join && join->jointype == JOIN_LEFT ? join->rarg : item;
+		int			rtindex = lateral_of_item(rewrite->query, item);
 		Detached   *detached;
-		int			rtindex;
 
-		if (rewrite->failed || !IsA(side, RangeTblRef) ||
-			!is_lateral_subquery(rt_fetch(((RangeTblRef *) side)->rtindex, rewrite->query->rtable)))
+		if (rewrite->failed || rtindex == 0)
 		{
 			rewrite->items = lappend(rewrite->items, item);
 			continue;
 		}
-		rtindex = ((RangeTblRef *) side)->rtindex;
-		detached = detach_lateral(rewrite, rtindex);
+		detached = detach_lateral(rewrite, rtindex, join != NULL ? join->larg : rewrite->items == NIL ? NULL : linitial(rewrite->items));
 		if (detached == NULL)
 			return;
 		if (join != NULL)
@@ -916,8 +1126,9 @@ rewrite_sublinks(Compiler *compiler, Query *query)
 		else
 			rewrite.quals = lappend(rewrite.quals, lfirst(lc));
 	}
+	wrap_for_lateral(&rewrite, &hard);
 	rewrite_lateral(&rewrite);
-	if (!rewrite.failed && !(all_detach((Node *) hard) && all_detach((Node *) query->targetList)))
+	if (!rewrite.failed && some_need_magic(hard, query->targetList))
 		wrap_items(&rewrite, &hard);
 	rewrite_conditions(&rewrite, hard);
 	if (!rewrite.failed)

@@ -32,24 +32,33 @@ extern bool is_correlated(Node *node, int levels);
 extern List *detached_quals(Detached *detached, int rtindex);
 
 /*
- * magic.c: the same for any correlation that is strict, by computing the subquery for all rows of `outer`, the only range-table entry
- * of the level around it.  NULL when that has no rule.
+ * ORDER BY ... LIMIT as a condition on the rows' numbers, for each combination of the keys, which are columns of the query (NIL: for all).  Has the
+ * query's visible columns.
+ */
+extern Query *limit_by_number(Query *query, List *keys);
+
+/* What the visible columns show over no rows, as seen from the level around; NIL when that would be no row at all. */
+extern List *values_over_nothing(Query *subquery);
+
+/*
+ * magic.c: the same for any correlation, by computing the subquery for all rows of `outer`, the range-table entry of the level around it
+ * that holds all that it refers to.  NULL when that has no rule.
  */
 extern Detached *detach_by_magic(RangeTblEntry *outer, Query *subquery);
 
 /* sublink_forms.c: what IN, ANY, ALL and EXISTS mean, in terms of EXISTS. */
 
-/* EXISTS (SELECT FROM subquery WHERE the test holds); NULL when it cannot be said. */
+/* EXISTS (SELECT FROM subquery WHERE the test holds) */
 extern SubLink *any_as_exists(SubLink *any);
 
-/* The three-valued result of ANY or ALL as an expression over EXISTS; NULL when it cannot be said. */
+/* The three-valued result of ANY or ALL as an expression over EXISTS. */
 extern Node *comparison_as_exists(SubLink *sublink);
 
-/* Conditions, ANDed, that hold exactly when NOT (x IN (...)) does; NIL when they cannot be said. */
-extern List *not_in_as_conditions(SubLink *any);
+/* Conditions, ANDed, that hold exactly when NOT (x op ANY (...)) does. */
+extern List *not_any_as_conditions(SubLink *any);
 
-/* ALL as the negation of ANY with the negated operator; NULL when there is no such operator. */
-extern SubLink *all_as_negated_any(SubLink *all);
+/* Conditions, ANDed, that hold exactly when x op ALL (...) does. */
+extern List *all_as_conditions(SubLink *all);
 
 /* sublink.c: the pass.  NULL when something has no rule, which is then noted. */
 extern Query *rewrite_sublinks(Compiler *compiler, Query *query);

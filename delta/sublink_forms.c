@@ -8,7 +8,8 @@
  *     x op ALL (S)     =  NOT (x op' ANY (S)), op' the negator of op; so NOT IN, which is <> ALL, is NOT (x = ANY (S))
  *
  * For a strict operator on single columns, x op y is NULL iff x or y is: "some is NULL" is then EXISTS (a row of S whose y is NULL), or that x is
- * NULL and S has a row at all.
+ * NULL and S has a row at all.  A comparison of rows is an AND of such: NULL only for rows with a NULL among their columns, in S or outside.  For all
+ * other tests it is EXISTS (a row of S for which the test is NULL).
  */
 #include "postgres.h"
 
@@ -115,6 +116,16 @@ any_as_exists(SubLink *any)
 
 /* ---- NULLs ---- */
 
+static Node *
+null_test(Node *arg, NullTestType type)
+{
+	NullTest   *test = makeNode(NullTest);
+
+	test->arg = (Expr *) arg;
+	test->nulltesttype = type;
+	return (Node *) test;
+}
+
 /* The one comparison of a single-column test whose operator is strict; NULL: it is another test. */
 static OpExpr *
 strict_comparison(SubLink *any)
@@ -127,30 +138,23 @@ strict_comparison(SubLink *any)
 	return test;
 }
 
-static Node *
-null_test(Node *arg, NullTestType type)
+/* The sublink as one of another kind, with another test. */
+static SubLink *
+with_test(SubLink *sublink, Node *test)
 {
-	NullTest   *test = makeNode(NullTest);
+	SubLink    *other = makeNode(SubLink);
 
-	test->arg = (Expr *) arg;
-	test->nulltesttype = type;
-	return (Node *) test;
+	other->subLinkType = ANY_SUBLINK;
+	other->testexpr = copyObject(test);
+	other->subselect = sublink->subselect;
+	return other;
 }
 
 /* EXISTS (a row whose column is NULL) */
 static SubLink *
 exists_null(SubLink *any, OpExpr *test)
 {
-	Query	   *subquery = copyObject((Query *) any->subselect);
-
-	if (is_plain(subquery))
-		return exists_where(subquery, null_test(targets_mutator(copyObject(lsecond(test->args)), subquery->targetList), IS_NULL));
-	else
-	{
-		ParamContext context = {subquery};
-
-		return exists_with(subquery, list_make1(null_test(params_mutator(copyObject(lsecond(test->args)), &context), IS_NULL)));
-	}
+	return any_as_exists(with_test(any, null_test(lsecond(test->args), IS_NULL)));
 }
 
 static SubLink *
@@ -161,74 +165,138 @@ exists_any(SubLink *any)
 	return is_plain(subquery) ? exists_where(subquery, NULL) : exists_with(subquery, NIL);
 }
 
+/* The operands of a test that is an AND of strict comparisons, on one side; false: it is another test, or the operands may not be NULL anyway. */
+static bool
+operands_of(Node *test, bool inner, List **operands)
+{
+	ListCell   *lc;
+
+	foreach(lc, make_ands_implicit((Expr *) test))
+	{
+		OpExpr	   *comparison = lfirst(lc);
+		Node	   *operand;
+
+		if (!IsA(comparison, OpExpr) || list_length(comparison->args) != 2 || !op_strict(comparison->opno))
+			return false;
+		operand = inner ? lsecond(comparison->args) : linitial(comparison->args);
+		if (!IsA(operand, Const) || ((Const *) operand)->constisnull)
+			*operands = lappend(*operands, operand);
+	}
+	return true;
+}
+
+/* test IS NULL AND (one of the operands IS NULL): the same, in a form in which few rows have to be looked at */
+static Node *
+test_is_null_because(Node *test, List *operands)
+{
+	List	   *nulls = NIL;
+	ListCell   *lc;
+
+	foreach(lc, operands)
+		nulls = lappend(nulls, null_test(copyObject(lfirst(lc)), IS_NULL));
+	return (Node *) makeBoolExpr(AND_EXPR, list_make2(list_length(nulls) == 1 ? linitial(nulls)
+													  : (Node *) makeBoolExpr(OR_EXPR, nulls, -1),
+													  null_test(copyObject(test), IS_NULL)), -1);
+}
+
+/*
+ * Conditions of which one is true iff for some row of the subquery the test is NULL.  Three ways to say it, from the one that is found by equality to the
+ * one that compares each with each.
+ */
+static List *
+some_test_is_null(SubLink *any)
+{
+	OpExpr	   *comparison = strict_comparison(any);
+	List	   *conditions = NIL;
+	List	   *inner = NIL;
+	List	   *outer = NIL;
+
+	if (comparison != NULL)
+		return list_make2(exists_null(any, comparison),
+						  makeBoolExpr(AND_EXPR, list_make2(null_test(copyObject(linitial(comparison->args)), IS_NULL),
+															exists_any(any)), -1));
+	if (!operands_of(any->testexpr, true, &inner) || !operands_of(any->testexpr, false, &outer))
+		return list_make1(any_as_exists(with_test(any, null_test(any->testexpr, IS_NULL))));
+	if (inner != NIL)
+		conditions = lappend(conditions, any_as_exists(with_test(any, test_is_null_because(any->testexpr, inner))));
+	if (outer != NIL)
+		conditions = lappend(conditions, any_as_exists(with_test(any, test_is_null_because(any->testexpr, outer))));
+	return conditions;
+}
+
+/* ---- ANY and ALL ---- */
+
+/* x op ALL (S): NOT (x op' ANY (S)), or with NOT (x op y) where the operator has no negator. */
+static SubLink *
+negated_any(SubLink *all)
+{
+	SubLink    *any = with_test(all, all->testexpr);
+	OpExpr	   *test = (OpExpr *) any->testexpr;
+	Oid			negator = IsA(test, OpExpr) ? get_negator(test->opno) : InvalidOid;
+
+	if (OidIsValid(negator))
+	{
+		test->opno = negator;
+		test->opfuncid = get_opcode(negator);
+	}
+	else
+		any->testexpr = (Node *) makeBoolExpr(NOT_EXPR, list_make1(test), -1);
+	return any;
+}
+
+static CaseWhen *
+case_when(List *conditions, Node *result)
+{
+	CaseWhen   *when = makeNode(CaseWhen);
+
+	when->expr = list_length(conditions) == 1 ? linitial(conditions) : makeBoolExpr(OR_EXPR, conditions, -1);
+	when->result = (Expr *) result;
+	return when;
+}
+
 static Node *
 comparison_of_any(SubLink *any)
 {
-	OpExpr	   *test = strict_comparison(any);
 	CaseExpr   *choice = makeNode(CaseExpr);
-	CaseWhen   *is_true = makeNode(CaseWhen);
-	CaseWhen   *is_null = makeNode(CaseWhen);
-	Node	   *unknown;
+	List	   *unknown = some_test_is_null(any);
 
-	if (test == NULL)
-		return NULL;
-	unknown = (Node *) makeBoolExpr(AND_EXPR, list_make2(null_test(copyObject(linitial(test->args)), IS_NULL),
-														 exists_any(any)), -1);
-	is_true->expr = (Expr *) any_as_exists(any);
-	is_true->result = (Expr *) makeBoolConst(true, false);
-	is_null->expr = makeBoolExpr(OR_EXPR, list_make2(exists_null(any, test), unknown), -1);
-	is_null->result = (Expr *) makeBoolConst(false, true);
 	choice->casetype = BOOLOID;
-	choice->args = list_make2(is_true, is_null);
+	choice->args = list_make1(case_when(list_make1(any_as_exists(any)), makeBoolConst(true, false)));
+	if (unknown != NIL)
+		choice->args = lappend(choice->args, case_when(unknown, makeBoolConst(false, true)));
 	choice->defresult = (Expr *) makeBoolConst(false, false);
 	return (Node *) choice;
-}
-
-SubLink *
-all_as_negated_any(SubLink *all)
-{
-	SubLink    *any = copyObject(all);
-	OpExpr	   *test = (OpExpr *) any->testexpr;
-	Oid			negator;
-
-	if (test == NULL || !IsA(test, OpExpr))
-		return NULL;
-	negator = get_negator(test->opno);
-	if (!OidIsValid(negator))
-		return NULL;
-	test->opno = negator;
-	test->opfuncid = get_opcode(negator);
-	any->subLinkType = ANY_SUBLINK;
-	return any;
 }
 
 Node *
 comparison_as_exists(SubLink *sublink)
 {
-	SubLink    *any = sublink;
-	Node	   *result;
-
 	if (sublink->subLinkType == ALL_SUBLINK)
-		any = all_as_negated_any(sublink);
-	if (any == NULL)
-		return NULL;
-	result = comparison_of_any(any);
-	if (result == NULL || any == sublink)
-		return result;
-	return (Node *) makeBoolExpr(NOT_EXPR, list_make1(result), -1);
+		return (Node *) makeBoolExpr(NOT_EXPR, list_make1(comparison_of_any(negated_any(sublink))), -1);
+	return comparison_of_any(sublink);
 }
 
 List *
-not_in_as_conditions(SubLink *any)
+not_any_as_conditions(SubLink *any)
 {
 	OpExpr	   *test = strict_comparison(any);
-	List	   *conditions;
+	List	   *conditions = list_make1(makeBoolExpr(NOT_EXPR, list_make1(any_as_exists(any)), -1));
+	ListCell   *lc;
 
-	if (test == NULL)
-		return NIL;
-	conditions = list_make2(makeBoolExpr(NOT_EXPR, list_make1(any_as_exists(any)), -1),
-							makeBoolExpr(NOT_EXPR, list_make1(exists_null(any, test)), -1));
-	return lappend(conditions,
-				   makeBoolExpr(OR_EXPR, list_make2(null_test(copyObject(linitial(test->args)), IS_NOT_NULL),
-													makeBoolExpr(NOT_EXPR, list_make1(exists_any(any)), -1)), -1));
+	if (test != NULL)
+	{
+		conditions = lappend(conditions, makeBoolExpr(NOT_EXPR, list_make1(exists_null(any, test)), -1));
+		return lappend(conditions,
+					   makeBoolExpr(OR_EXPR, list_make2(null_test(copyObject(linitial(test->args)), IS_NOT_NULL),
+														makeBoolExpr(NOT_EXPR, list_make1(exists_any(any)), -1)), -1));
+	}
+	foreach(lc, some_test_is_null(any))
+		conditions = lappend(conditions, makeBoolExpr(NOT_EXPR, list_make1(lfirst(lc)), -1));
+	return conditions;
+}
+
+List *
+all_as_conditions(SubLink *all)
+{
+	return not_any_as_conditions(negated_any(all));
 }

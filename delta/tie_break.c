@@ -195,7 +195,7 @@ order_needs_hash(List *exprs)
 	return false;
 }
 
-static Expr *
+Expr *
 row_hash_call(List *exprs)
 {
 	Oid			argument = RECORDOID;

@@ -199,14 +199,110 @@ split_windows(WindowSplit *split, List **keys)
 	return outer;
 }
 
-static bool
-windows_are_supported(Compiler *compiler, Query *outer)
+/* ---- subqueries over the result of window functions ---- */
+
+typedef struct LiftContext
 {
-	if (!contains_sublink((Node *) outer->targetList) && !contains_sublink((Node *) outer->windowClause))
-		return true;
-	note_all_sources(compiler, outer);
-	return compile_cannot(compiler, "a subquery over the result of a window function has no delta rule") != NULL;
+	List	   *targets;		/* of the level below: what the subqueries' level needs */
+	int			level;
+} LiftContext;
+
+static Node *
+lifted_column(LiftContext *context, Expr *expr)
+{
+	ListCell   *lc;
+	TargetEntry *target;
+
+	foreach(lc, context->targets)
+	{
+		target = lfirst_node(TargetEntry, lc);
+		if (equal(target->expr, expr))
+			return (Node *) makeVar(1, target->resno, exprType((Node *) expr), exprTypmod((Node *) expr),
+									exprCollation((Node *) expr), context->level);
+	}
+	target = makeTargetEntry(expr, list_length(context->targets) + 1, NULL, false);
+	context->targets = lappend(context->targets, target);
+	return (Node *) makeVar(1, target->resno, exprType((Node *) expr), exprTypmod((Node *) expr),
+							exprCollation((Node *) expr), context->level);
 }
+
+/* What is computed by the level below becomes a column of it: windows, aggregates, and the columns that the rest refers to. */
+static Node *
+lift_mutator(Node *node, LiftContext *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Query))
+	{
+		Query	   *result;
+
+		context->level++;
+		result = query_tree_mutator((Query *) node, lift_mutator, context, 0);
+		context->level--;
+		return (Node *) result;
+	}
+	if ((context->level == 0 && (IsA(node, WindowFunc) || IsA(node, GroupingFunc))) ||
+		(IsA(node, Aggref) && ((Aggref *) node)->agglevelsup == (Index) context->level) ||
+		(IsA(node, Var) && ((Var *) node)->varlevelsup == (Index) context->level))
+	{
+		Node	   *copy = copyObject(node);
+
+		IncrementVarSublevelsUp(copy, -context->level, context->level);
+		return lifted_column(context, (Expr *) copy);
+	}
+	return expression_tree_mutator(node, lift_mutator, context);
+}
+
+/* Is there a subquery that is about the result of a window function? */
+static bool
+sublink_over_window_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink))
+		return contain_windowfuncs(((SubLink *) node)->testexpr);
+	return expression_tree_walker(node, sublink_over_window_walker, context);
+}
+
+/* SELECT the targets FROM (SELECT windows and columns ...) */
+static Query *
+lift_sublinks(Query *query)
+{
+	LiftContext context = {NIL, 0};
+	List	   *targets = NIL;
+	Query	   *outer;
+	ListCell   *lc;
+
+	query->targetList = (List *) resolve_aliases(query, (Node *) query->targetList);
+	/* what windows and groups are made by stays below under its number */
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = copyObject(lfirst_node(TargetEntry, lc));
+
+		if (target->ressortgroupref == 0)
+			continue;
+		target->resno = list_length(context.targets) + 1;
+		target->resjunk = false;
+		context.targets = lappend(context.targets, target);
+	}
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk)
+			targets = lappend(targets, makeTargetEntry((Expr *) lift_mutator((Node *) target->expr, &context),
+													   list_length(targets) + 1, target->resname, false));
+	}
+	query->targetList = context.targets;
+	rename_targets(query->targetList, target_column_names(query->targetList));
+	/* what it refers to above itself is one level further up now */
+	IncrementVarSublevelsUp((Node *) query, 1, 1);
+	outer = simple_query(list_make1(subquery_rte(query, "windows")), NIL, targets);
+	outer->hasSubLinks = true;
+	return outer;
+}
+
+/* ---- the operator ---- */
 
 Compiled *
 compile_windows(Compiler *compiler, Query *query)
@@ -223,11 +319,16 @@ compile_windows(Compiler *compiler, Query *query)
 		rows = compile_level(compiler, query);
 		return rows == NULL ? NULL : compile_distinct(compiler, rows);
 	}
+	if (sublink_over_window_walker((Node *) query->targetList, NULL))
+		return compile_level(compiler, lift_sublinks(query));
 	split.query = query;
 	level->operator_name = "window";
 	level->query = split_windows(&split, &level->keys);
-	if (!windows_are_supported(compiler, level->query))
-		return NULL;
+	if (contains_sublink((Node *) level->query->targetList) || contains_sublink((Node *) level->query->windowClause))
+	{
+		note_all_sources(compiler, query);
+		return compile_cannot(compiler, "a subquery over the result of a window function has no delta rule");
+	}
 	level->input = compile_level(compiler, query);
 	if (level->input == NULL)
 		return NULL;

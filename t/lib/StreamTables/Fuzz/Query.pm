@@ -115,7 +115,7 @@ sub lateral
 	my $where = correlation($inner, $scope);
 	my ($call, $type) = aggregate($inner);
 	return ("LATERAL (SELECT $call AS v FROM $from WHERE $where) $alias", columns_as($alias, { name => 'v', type => $type })) if chance(0.5);
-	my ($e, $t) = any_expression($inner, exact => 1);
+	my ($e, $t) = any_expression(shown_scope($inner, $scope), exact => 1);
 	my $tail = chance(0.4) ? " ORDER BY 1 LIMIT " . pick(1, 2) : '';
 	return ("LATERAL (SELECT $e AS v FROM $from WHERE $where$tail) $alias", columns_as($alias, { name => 'v', type => $t }));
 }
@@ -128,7 +128,11 @@ sub correlation
 	{
 		my $i = column_of($inner, $type) // next;
 		my $o = column_of($outer, $type) // next;
-		return "$i->{ref} " . (chance(0.88) ? '=' : pick('<', '<>', '>')) . " $o->{ref}" . (chance(0.3) ? ' AND ' . simple_condition($inner, 1) : '');
+		my $operator = chance(0.8) ? '=' : pick('<', '<>', '>', 'IS DISTINCT FROM', 'IS NOT DISTINCT FROM');
+		my $condition = "$i->{ref} $operator $o->{ref}" . (chance(0.3) ? ' AND ' . simple_condition($inner, 1) : '');
+		# about both levels at once
+		$condition .= ' AND ' . simple_condition({ columns => [ @{ $inner->{columns} }, @{ $outer->{columns} } ] }, 2) if chance(0.12);
+		return $condition;
 	}
 	return simple_condition($inner, 1);
 }
@@ -180,6 +184,14 @@ sub subquery_from
 	return ($from, $inner, chance(0.75) ? correlation($inner, $scope) : simple_condition($inner, 1));
 }
 
+# What a subquery shows may be made of columns of the level around it, too.
+sub shown_scope
+{
+	my ($inner, $outer) = @_;
+
+	return chance(0.2) ? { columns => [ @{ $inner->{columns} }, @{ $outer->{columns} } ] } : $inner;
+}
+
 sub sublink
 {
 	my ($context, $scope) = @_;
@@ -188,7 +200,7 @@ sub sublink
 	my $type = pick(qw(int int text));
 	my $left = column_of($scope, $type);
 	my $right = column_of($inner, $type);
-	my $kind = $left && $right ? pick(qw(exists exists not_exists not_exists in in not_in not_in any all row scalar scalar having)) : 'exists';
+	my $kind = $left && $right ? pick(qw(exists exists not_exists not_exists in in not_in not_in any all row scalar scalar having row_compared array)) : 'exists';
 
 	uses($context, "sublink $kind");
 	return "EXISTS (SELECT 1 FROM $from WHERE $where)" if $kind eq 'exists';
@@ -197,7 +209,10 @@ sub sublink
 	return "$left->{ref} NOT IN (SELECT $right->{ref} FROM $from WHERE $where)" if $kind eq 'not_in';
 	return "$left->{ref} " . pick('=', '>', '<') . " ANY (SELECT $right->{ref} FROM $from WHERE $where)" if $kind eq 'any';
 	return "$left->{ref} " . pick('<>', '>=', '<') . " ALL (SELECT $right->{ref} FROM $from WHERE $where)" if $kind eq 'all';
-	return "($left->{ref}, 1) " . pick('IN', 'IN', 'NOT IN') . " (SELECT $right->{ref}, 1 FROM $from WHERE $where)" if $kind eq 'row';
+	my ($left_more, $right_more) = map { my $c = column_of($_, 'int'); $c ? $c->{ref} : 1 } $scope, $inner;
+	return "($left->{ref}, $left_more) " . pick('IN', 'IN', 'NOT IN') . " (SELECT $right->{ref}, $right_more FROM $from WHERE $where)" if $kind eq 'row';
+	return "($left->{ref}, $left_more) " . pick('=', '<', '<>') . " (SELECT min($right->{ref}), max($right_more) FROM $from WHERE $where)" if $kind eq 'row_compared';
+	return "$left->{ref} = ANY (ARRAY(SELECT $right->{ref} FROM $from WHERE $where" . pick('', ' ORDER BY 1 LIMIT 2') . '))' if $kind eq 'array';
 	return "$left->{ref} IN (SELECT $right->{ref} FROM $from GROUP BY $right->{ref} HAVING count(*) > 1)" if $kind eq 'having';
 	return "$left->{ref} " . pick('=', '<', '>=') . ' (SELECT ' . pick('max', 'min') . "($right->{ref}) FROM $from WHERE $where)";
 }
@@ -224,15 +239,18 @@ sub scalar_subquery
 	if (chance(0.15))
 	{
 		my $c = column_of($inner, 'int');
-		return ("ARRAY(SELECT $c->{ref} FROM $from WHERE $where ORDER BY 1)", 'ints') if $c;
+		return ('ARRAY(SELECT ' . pick('', '', 'DISTINCT ') . "$c->{ref} FROM $from WHERE $where" . pick(' ORDER BY 1', ' ORDER BY 1 DESC', '', ' ORDER BY 1 LIMIT 3') . ')', 'ints') if $c;
 	}
 	return ("EXISTS (SELECT 1 FROM $from WHERE $where)", 'bool') if chance(0.2);
 	if (chance(0.15))
 	{
-		my ($e, $type) = any_expression($inner, exact => 1);
+		my ($e, $type) = any_expression(shown_scope($inner, $scope), exact => 1);
 		return ("(SELECT $e FROM $from WHERE $where ORDER BY 1 LIMIT 1)", $type);
 	}
 	my ($call, $type) = aggregate($inner);
+	my $outer = column_of($scope, 'int');
+	# an aggregate's arguments must not be of the outer level alone, or it would be that level's
+	return ("(SELECT coalesce($outer->{ref}, 0) + count(*) FROM $from WHERE $where)", 'big') if $outer && chance(0.1);
 	return ("(SELECT $call FROM $from WHERE $where)", $type);
 }
 
@@ -341,7 +359,15 @@ sub window_level
 
 	my ($from, $scope, @where) = from_clause($context, $depth);
 	my $where = where_clause($context, $scope, $depth, @where);
-	my ($list, $columns) = output((map { [ any_expression($scope, depth => 0) ] } 1 .. 1 + int rand 3), map { [ window_function($scope) ] } 1 .. pick(1, 1, 2));
+	my @windows = map { [ window_function($scope) ] } 1 .. pick(1, 1, 2);
+	if ($windows[0][1] eq 'big' && $depth > 0 && chance(0.15))
+	{
+		my ($other, @columns) = relation($context, 0);
+		my $c = column_of({ columns => \@columns }, 'int', 'big');
+		$windows[0] = [ "$windows[0][0] " . pick('IN', 'NOT IN', '< ALL') . " (SELECT $c->{ref} FROM $other)", 'bool' ] if $c;
+		uses($context, 'sublink over window') if $c;
+	}
+	my ($list, $columns) = output((map { [ any_expression($scope, depth => 0) ] } 1 .. 1 + int rand 3), @windows);
 	uses($context, 'window');
 	return { sql => "SELECT $list FROM $from$where", columns => $columns };
 }
@@ -354,6 +380,12 @@ sub limit_level
 	my @ordered = grep { is_ordered($query->{columns}[ $_ - 1 ]{type}) } 1 .. @{ $query->{columns} };
 	my $order = @ordered && chance(0.85) ? ' ORDER BY ' . join(', ', map { 'o' . pick(@ordered) . pick('', ' DESC', ' NULLS FIRST') } 1 .. pick(1, 1, 2)) : '';
 	my $tail = $order ne '' && chance(0.2) ? ' FETCH FIRST ' . pick(1, 3) . ' ROWS WITH TIES' : ' LIMIT ' . pick(1, 3, 5, 10) . pick('', '', ' OFFSET 2');
+	if (chance(0.1))
+	{
+		my ($from) = relation($context, 0);
+		$tail =~ s/(LIMIT|FIRST) \d+/$1 (SELECT count(*) \/ 4 FROM $from)/;
+		uses($context, 'LIMIT sublink');
+	}
 	uses($context, $tail =~ /TIES/ ? 'WITH TIES' : 'LIMIT');
 	return { sql => "SELECT * FROM ($query->{sql}) " . alias($context) . "$order$tail", columns => $query->{columns} };
 }
