@@ -23,6 +23,7 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "rowset.h"
+#include "sublink.h"
 #include "temporal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -85,7 +86,7 @@ bool
 block_level_is_supported(Compiler *compiler, Query *query)
 {
 	if (has_reading_sublink(query))
-		compile_cannot(compiler, "a subquery in an expression (EXISTS, IN, scalar) has no delta rule yet");
+		compile_cannot(compiler, "a subquery in ON of an outer join, or in an argument of a function in FROM, has no delta rule");
 	else if (query->hasRecursive)
 		compile_cannot(compiler, "WITH RECURSIVE has no delta rule yet");
 	else
@@ -367,9 +368,11 @@ describe_subquery_input(Compiler *compiler, RangeTblEntry *rte, BlockInput *inpu
 
 	if (!reads_tables((Node *) rte->subquery))
 		return true;
+	/* the word alone means nothing */
+	rte->lateral = is_correlated((Node *) rte->subquery, 1);
 	if (rte->lateral)
 	{
-		compile_cannot(compiler, "a LATERAL subquery has no delta rule yet");
+		compile_cannot(compiler, "a LATERAL subquery has no delta rule where it stands");
 		return false;
 	}
 	/* what its columns are is asked first: compiling takes the query to pieces */
