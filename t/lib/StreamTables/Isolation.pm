@@ -16,7 +16,7 @@
 # A step is one statement or several, and counts as done when the last of them is.  The checks are run by the session itself after each of its steps, so inside
 # its transaction, with its snapshot; and by another session, which sees what is committed.  A step that fails rolls its session back and ends it: the SQLSTATE must be one
 # of `may_fail`.  A session `waits` when pg_blocking_pids() says so.  Where sessions wait for each other only, the server has to end that; the cluster should have a short
-# deadlock_timeout.  With `limit`, no more interleavings than that are run: those of the search if they are not more, else random ones.
+# deadlock_timeout.  With `only_committed`, sessions do not check themselves.  With `limit`, no more interleavings than that are run: those of the search if they are not more, else random ones.
 package StreamTables::Isolation;
 
 use strict;
@@ -250,10 +250,21 @@ sub _done
 	return;
 }
 
+# Would a reader wait for somebody else's TRUNCATE?
+sub _is_locked_away
+{
+	my ($self, $connection) = @_;
+
+	return 0 if !grep { /\b(TRUNCATE|LOCK|ALTER|DROP)\b/ } map { @$_ } @{ $self->{sessions} };
+	return $self->{control}->run("SELECT 1 FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid <> $connection->{pid} LIMIT 1")->{rows} ne '';
+}
+
 sub _check
 {
 	my ($self, $connection, $where) = @_;
 
+	return if $self->{only_committed} && $connection != $self->{control};
+	return if $self->_is_locked_away($connection);
 	foreach my $check (@{ $self->{checks} })
 	{
 		my $answer = $connection->run($check);

@@ -1,0 +1,121 @@
+# t/183_immediate_interleavings.pl
+#
+# Goal: IMMEDIATE stream tables are exact whatever the order in which concurrent transactions do their steps, and writers of different groups do not wait.
+# Method: for each kind of stream table, with sources of its own, interleavings of two and three transactions (StreamTables::Isolation) at each isolation
+#         level.  After each step the stream table must equal its query: for the session, inside its transaction, and for one that sees what is committed.
+# More: PGTRICKLE_LONG=1 runs all interleavings; otherwise a few random ones of some kinds, by the printed seed.  PGTRICKLE_CASE and PGTRICKLE_KIND (regular
+#       expressions) choose some, and then all interleavings of them.
+use strict;
+use warnings FATAL => 'all';
+
+use StreamTables::Cluster qw(pick sql_literal);
+use StreamTables::Isolation;
+use Test::More;
+
+StreamTables::Cluster::random_seed();
+my $node = StreamTables::Cluster->new('interleavings')->boot(setup => 'extension', conf => 'deadlock_timeout = 20ms');
+
+# Sources: l (id, k, v), r (id, k, w), s (id, k, x).
+my %KIND = (
+	joined => 'SELECT l.id, l.v, r.id AS rid, r.w FROM l JOIN r ON l.k = r.k',
+	without_key => 'SELECT l.v, r.w FROM l JOIN r ON l.k = r.k',
+	totals => 'SELECT l.k, count(*) AS n, sum(l.v * r.w) AS total FROM l JOIN r ON l.k = r.k GROUP BY l.k',
+	groups => 'SELECT k, count(*) AS n, sum(v) AS total FROM l GROUP BY k',
+	extremes => 'SELECT l.k, min(l.v) AS low, max(r.w) AS high FROM l JOIN r ON l.k = r.k GROUP BY l.k',
+	outer_join => 'SELECT l.id, r.id AS rid, r.w FROM l FULL JOIN r ON l.k = r.k',
+	semi_join => 'SELECT l.id, l.v FROM l WHERE EXISTS (SELECT FROM r WHERE r.k = l.k)',
+	different => 'SELECT DISTINCT l.k, r.w FROM l JOIN r ON l.k = r.k',
+	three => 'SELECT l.id, r.id AS rid, s.id AS sid FROM l JOIN r ON l.k = r.k JOIN s ON s.k = l.k',
+	over_groups => 'SELECT g.k, g.n, r.w FROM (SELECT k, count(*) AS n FROM l GROUP BY k) g JOIN r ON r.k = g.k',
+	itself => 'SELECT a.id, b.id AS other FROM l a JOIN l b ON a.k = b.k AND a.id <= b.id',
+	unequal => 'SELECT l.id, r.id AS rid FROM l JOIN r ON l.v < r.w * 10',
+	first_rows => 'SELECT id, v FROM l ORDER BY v DESC, id LIMIT 2');
+my $SETUP = q{TRUNCATE l, r, s; INSERT INTO l VALUES (1, 1, 10), (2, 1, 20), (3, 2, 30);
+	INSERT INTO r VALUES (1, 1, 1), (2, 2, 2), (3, 3, 3); INSERT INTO s VALUES (1, 1, 1), (2, 2, 2)};
+
+# What the transactions do, a statement or more each.
+my %CASE = (
+	'both sides of one key' => [ ['INSERT INTO l VALUES (11, 1, 5)'], ['INSERT INTO r VALUES (11, 1, 7)'] ],
+	'both sides of different keys' => [ ['INSERT INTO l VALUES (11, 1, 5)'], ['INSERT INTO r VALUES (11, 2, 7)'] ],
+	'both sides go' => [ ['DELETE FROM l WHERE k = 1'], ['DELETE FROM r WHERE k = 1'] ],
+	'two into a new group' => [ ['INSERT INTO l VALUES (11, 3, 5)'], ['INSERT INTO l VALUES (12, 3, 6)'] ],
+	'a group is emptied and revived' => [ ['DELETE FROM l WHERE k = 2'], ['INSERT INTO l VALUES (11, 2, 5)'] ],
+	'extremes go' => [ ['DELETE FROM l WHERE id = 1'], ['DELETE FROM l WHERE id = 2'], ['INSERT INTO l VALUES (11, 1, 15)'] ],
+	'rows move between groups' => [ ['UPDATE l SET k = 2 WHERE id = 1'], ['UPDATE l SET k = 1 WHERE id = 3'] ],
+	'the key of the other side moves' => [ ['UPDATE r SET k = 2 WHERE id = 1'], [ 'INSERT INTO l VALUES (11, 1, 5)', 'INSERT INTO l VALUES (12, 2, 5)' ] ],
+	'a side is truncated' => [ ['TRUNCATE r'], ['INSERT INTO l VALUES (11, 1, 5)'] ],
+	'a side is truncated and written' => [ ['TRUNCATE l'], ['INSERT INTO l VALUES (11, 1, 5)'], ['INSERT INTO r VALUES (11, 1, 5)'] ],
+	'a savepoint is rolled back' => [ [ 'SAVEPOINT a; INSERT INTO l VALUES (11, 1, 5)', 'ROLLBACK TO a; INSERT INTO l VALUES (12, 2, 6)' ], ['INSERT INTO r VALUES (11, 1, 7)'] ],
+	'a transaction is rolled back' => [ [ 'INSERT INTO l VALUES (11, 1, 5)', 'ROLLBACK' ], ['INSERT INTO r VALUES (11, 1, 7)'], ['UPDATE l SET v = v + 1 WHERE k = 1'] ],
+	'each writes both sides' => [ [ 'INSERT INTO l VALUES (11, 1, 5)', 'INSERT INTO r VALUES (11, 1, 7)' ], [ 'INSERT INTO r VALUES (12, 1, 8)', 'INSERT INTO l VALUES (12, 1, 6)' ] ],
+	'both sides in one statement' => [ ['WITH a AS (INSERT INTO l VALUES (11, 1, 5) RETURNING 1) INSERT INTO r VALUES (11, 1, 7)'], ['WITH a AS (DELETE FROM l WHERE id = 1 RETURNING 1) UPDATE r SET w = w + 1'] ],
+	'three sides' => [ ['INSERT INTO l VALUES (11, 1, 5)'], ['INSERT INTO r VALUES (11, 1, 7)'], ['INSERT INTO s VALUES (11, 1, 9)'] ],
+	'two of a side and one of the other' => [ ['INSERT INTO l VALUES (11, 1, 5)'], ['DELETE FROM l WHERE id = 2'], ['UPDATE r SET w = 9 WHERE k = 1'] ],
+	'many rows' => [ ['INSERT INTO l SELECT g, g % 4, g FROM generate_series(100, 300) g'], ['INSERT INTO r VALUES (11, 1, 7)'], ['INSERT INTO l VALUES (11, 1, 5)'] ]);
+
+# In these, with one statement each, nobody may wait at READ COMMITTED.
+my %FREE = (
+	'both sides of different keys' => [qw(joined without_key totals groups extremes outer_join semi_join different three over_groups)],
+	'two into a new group' => [qw(joined)]);
+
+my $all = $ENV{PGTRICKLE_LONG} || $ENV{PGTRICKLE_CASE} || $ENV{PGTRICKLE_KIND};
+my @kinds = grep { $_ =~ ($ENV{PGTRICKLE_KIND} // '') } sort keys %KIND;
+@kinds = some_of(6, @kinds) if !$all;
+foreach my $kind (@kinds)
+{
+	$node->sql("CREATE SCHEMA $kind; SET search_path = $kind; CREATE TABLE l (id int PRIMARY KEY, k int, v int); CREATE TABLE r (id int PRIMARY KEY, k int, w int);
+		CREATE TABLE s (id int PRIMARY KEY, k int, x int); $SETUP;
+		SELECT pgtrickle.create_stream_table('$kind.st', " . sql_literal($KIND{$kind}) . ", refresh_mode => 'IMMEDIATE')");
+}
+
+my ($interleavings, $waits, %errors) = (0, 0);
+
+sub interleave
+{
+	my ($kind, $case, $level, $limit) = @_;
+
+	my @transactions = @{ $CASE{$case} };
+	# A step's first statement begins the transaction, as its snapshot is taken then.
+	my @sessions = map { my @steps = @$_; $steps[0] = "BEGIN; $steps[0]"; [ @steps, 'COMMIT' ] } @transactions;
+	my $single = $level eq 'read committed' && !grep { @$_ > 1 } @transactions;
+	my $spec = StreamTables::Isolation->new($node, sessions => \@sessions, limit => $limit,
+		setup => "SET search_path = $kind; $SETUP",
+		settings => [ "SET search_path = $kind", "SET default_transaction_isolation = '$level'" ],
+		checks => [ StreamTables::Cluster::_difference_sql("SELECT * FROM $kind.st", $KIND{$kind}) ],
+		# To a snapshot of before, a truncated table is empty, and what followed it is not.
+		only_committed => $level ne 'read committed' && scalar($case =~ /truncated/),
+		# One statement against another cannot deadlock.
+		may_fail => $single ? [] : $level eq 'read committed' ? ['40P01'] : [ '40P01', '40001' ])->run;
+	$interleavings += $spec->{interleavings};
+	$waits += $spec->{waits};
+	$errors{$_} += $spec->{errors}{$_} foreach keys %{ $spec->{errors} };
+	return $spec;
+}
+
+foreach my $case (grep { $_ =~ ($ENV{PGTRICKLE_CASE} // '') } sort keys %CASE)
+{
+	foreach my $level ('read committed', $all ? ('repeatable read', 'serializable') : pick('repeatable read', 'serializable'))
+	{
+		my @tried = $all ? @kinds : some_of($level eq 'read committed' ? 2 : 1, @kinds);
+		my @found;
+		my @waited;
+		foreach my $kind (@tried)
+		{
+			my $spec = interleave($kind, $case, $level, $all ? ($level eq 'read committed' ? 300 : 60) : 2);
+			push @found, "$kind: " . $spec->findings if $spec->findings ne '';
+			push @waited, $kind if $level eq 'read committed' && $spec->{waits} && grep { $_ eq $kind } @{ $FREE{$case} // [] };
+		}
+		is(join("\n", @found), '', "$case, $level: exact (@tried)");
+		is("@waited", '', "$case: nobody waits") if $FREE{$case} && $level eq 'read committed';
+	}
+}
+diag("$interleavings interleavings, $waits waits, errors: " . join ', ', map { "$errors{$_} times $_" } sort keys %errors);
+
+sub some_of
+{
+	my ($count, @all) = @_;
+
+	return map { splice @all, int rand @all, 1 } 1 .. $count;
+}
+
+done_testing();
