@@ -115,8 +115,11 @@ def describe_machine(cluster):
     with open("/proc/meminfo") as meminfo:
         memory_kb = int(meminfo.readline().split()[1])
     top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    commit = subprocess.run(["git", "-c", "safe.directory=*", "-C", top, "describe", "--always", "--dirty"],
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    # A copy of the tree without git, for another server version, is told.
+    commit = os.environ.get("PGTRICKLE_COMMIT", "")
+    if not commit and shutil.which("git"):
+        commit = subprocess.run(["git", "-c", "safe.directory=*", "-C", top, "describe", "--always", "--dirty"],
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
     return [
         "commit    %s" % (commit or "unknown"),
         "machine   %d x %s, %.0f GB, Linux %s" % (len(models), models[0] if models else platform.machine(),
