@@ -277,6 +277,7 @@ enum
 	COLUMN_CRON_MS,
 	COLUMN_SPOOL_SNAPSHOT,
 	COLUMN_SPOOLED_AGE_MS,
+	COLUMN_GROUP_ID,
 	COLUMN_COUNT
 };
 
@@ -435,6 +436,7 @@ load_stream_table(Catalog *catalog, const PGresult *result, int row, Micros now,
 	load_cron_time(catalog, table, result, row, now);
 	load_sources(table, result, row);
 	load_upstream_ids(table, result, row);
+	table->group_id = (int64_t) number_or_zero(result, row, COLUMN_GROUP_ID);
 	table->needs_refill = PQgetvalue(result, row, COLUMN_NEEDS_REFILL)[0] == 't';
 	if (reason != NULL)
 		table->refill_reason = memory_copy_text(reason);

@@ -83,6 +83,7 @@ struct StreamTable
 	size_t		  upstream_id_count;
 	StreamTable **upstream; /* those of them that ticks refresh */
 	size_t		  upstream_count;
+	int64_t		  group_id; /* refreshed with all others that have the same; 0: none */
 
 	/* The frontier: what the rows equal.  Moves at the commit of a tick. */
 	Snapshot *frontier; /* NULL: never filled */

@@ -309,6 +309,35 @@ look_at_pending(const Schedule *schedule, StreamTable *table)
 	}
 }
 
+static bool
+is_in_group_of(const StreamTable *table, const StreamTable *other)
+{
+	return other->group_id != 0 && table->group_id == other->group_id && table->is_active &&
+		   table->schedule != SCHEDULE_IMMEDIATE;
+}
+
+/*
+ * A group is refreshed together or not at all: all wait for one that has failed.  Not for one that is stopped, or was suspended after many
+ * failures.
+ */
+static void
+wait_for_groups(Catalog *catalog)
+{
+	for (size_t i = 0; i < catalog->count; i++)
+	{
+		StreamTable *table = catalog->tables[i];
+
+		for (size_t j = 0; table->group_id != 0 && j < catalog->count; j++)
+		{
+			const StreamTable *other = catalog->tables[j];
+
+			if (is_in_group_of(other, table) && other->pending_since != MICROS_NEVER &&
+				other->available_at > table->available_at)
+				table->available_at = other->available_at;
+		}
+	}
+}
+
 static Micros
 interval_margin(const Schedule *schedule, const StreamTable *table)
 {
@@ -433,8 +462,9 @@ move_clocks(StreamTable *table, bool all)
 		move_clocks(table->upstream[i], all);
 }
 
+/* With all that it reads, and with its group. */
 static size_t
-choose_with_upstream(StreamTable *table)
+choose_with_others(Catalog *catalog, StreamTable *table)
 {
 	size_t chosen = 1;
 
@@ -442,17 +472,27 @@ choose_with_upstream(StreamTable *table)
 		return 0;
 	table->in_tick = true;
 	for (size_t i = 0; i < table->upstream_count; i++)
-		chosen += choose_with_upstream(table->upstream[i]);
+		chosen += choose_with_others(catalog, table->upstream[i]);
+	for (size_t i = 0; table->group_id != 0 && i < catalog->count; i++)
+	{
+		if (is_in_group_of(catalog->tables[i], table))
+			chosen += choose_with_others(catalog, catalog->tables[i]);
+	}
 	return chosen;
 }
 
 static size_t
-choose_due(const Schedule *schedule, StreamTable *table, Micros now)
+choose_due(const Schedule *schedule, Catalog *catalog, StreamTable *table, Micros now)
 {
 	move_clocks(table, schedule_is_requested(schedule, table) || table->schedule == SCHEDULE_CRON);
 	if (clock_due_at(schedule, table) <= now)
 		table->moves_by_clock = true;
-	return choose_with_upstream(table);
+	for (size_t i = 0; table->group_id != 0 && i < catalog->count; i++)
+	{
+		if (is_in_group_of(catalog->tables[i], table))
+			move_clocks(catalog->tables[i], false);
+	}
+	return choose_with_others(catalog, table);
 }
 
 /*
@@ -479,6 +519,9 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 	schedule->is_dirty = false;
 	wake_requested(schedule, catalog);
 	for (size_t i = 0; i < catalog->count; i++)
+		look_at_pending(schedule, catalog->tables[i]);
+	wait_for_groups(catalog);
+	for (size_t i = 0; i < catalog->count; i++)
 	{
 		StreamTable *table = catalog->tables[i];
 		Micros		 at;
@@ -489,7 +532,6 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 		table->moves_by_clock = false;
 		if (table->schedule == SCHEDULE_IMMEDIATE)
 			continue;
-		look_at_pending(schedule, table);
 		at = due_at(schedule, table, under_pressure);
 		if (at > now)
 		{
@@ -509,16 +551,16 @@ schedule_choose(Schedule *schedule, Catalog *catalog, Micros now, bool under_pre
 	/* Turn and turn about, so that neither kind waits for ever. */
 	schedule->chose_alone = alone != NULL && (!some_together || !schedule->chose_alone);
 	if (schedule->chose_alone)
-		return choose_due(schedule, alone, now);
+		return choose_due(schedule, catalog, alone, now);
 	for (size_t i = 0; i < catalog->count; i++)
 	{
 		if (catalog->tables[i]->is_due && !catalog->tables[i]->run.goes_alone)
-			chosen += choose_due(schedule, catalog->tables[i], now);
+			chosen += choose_due(schedule, catalog, catalog->tables[i], now);
 	}
 	for (size_t i = 0; chosen > 0 && i < catalog->count; i++)
 	{
 		if (comes_along(catalog->tables[i], now))
-			chosen += choose_with_upstream(catalog->tables[i]);
+			chosen += choose_with_others(catalog, catalog->tables[i]);
 	}
 	return chosen;
 }

@@ -271,25 +271,6 @@ key_stays(Redefinition *redefinition)
 	return true;
 }
 
-static void
-add_rows(Rowset *rowset, Oid relid, int32 weight, int natts)
-{
-	Relation	relation = table_open(relid, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(relation, NULL);
-	TableScanDesc scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
-
-	Assert(RelationGetDescr(relation)->natts == natts);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		rowset_put_values(rowset, slot->tts_values, slot->tts_isnull, weight);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(relation, NoLock);
-}
-
 /* The part of a net delta that comes, or that goes. */
 static Rowset *
 part_of(Rowset *delta, bool coming)
@@ -351,7 +332,6 @@ static void
 apply_difference(Redefinition *redefinition)
 {
 	Relation	relation = table_open(redefinition->relid, NoLock);
-	int			natts = RelationGetDescr(relation)->natts;
 	Rowset	   *rows = rowset_create("__pgt_redefined", rowset_tupdesc_for(RelationGetDescr(relation)));
 	Rowset	   *difference;
 
@@ -359,8 +339,8 @@ apply_difference(Redefinition *redefinition)
 
 	PushCopiedSnapshot(GetTransactionSnapshot());
 	UpdateActiveSnapshotCommandId();
-	add_rows(rows, redefinition->beside.relid, 1, natts);
-	add_rows(rows, redefinition->relid, -1, natts);
+	rowset_put_table(rows, redefinition->beside.relid, 1);
+	rowset_put_table(rows, redefinition->relid, -1);
 	rows->has_deletes = true;
 	difference = consolidate(rows, "__pgt_difference");
 	rowset_free(rows);
@@ -379,13 +359,12 @@ static void
 delete_all_by_hash(Redefinition *redefinition)
 {
 	Relation	relation = table_open(redefinition->relid, NoLock);
-	int			natts = RelationGetDescr(relation)->natts;
 	Rowset	   *rows = rowset_create("__pgt_going", rowset_tupdesc_for(RelationGetDescr(relation)));
 
 	table_close(relation, NoLock);
 	PushCopiedSnapshot(GetTransactionSnapshot());
 	UpdateActiveSnapshotCommandId();
-	add_rows(rows, redefinition->relid, -1, natts);
+	rowset_put_table(rows, redefinition->relid, -1);
 	rows->has_deletes = true;
 	apply_to_table(redefinition, &redefinition->locator, rows);
 	rowset_free(rows);

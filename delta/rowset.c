@@ -12,10 +12,13 @@
 #include "rowset.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 /* A dropped column keeps its place; nobody can name it. */
 static void
@@ -113,6 +116,26 @@ rowset_put_slot(Rowset *rowset, TupleTableSlot *slot)
 
 	tuplestore_puttupleslot(rowset->store, slot);
 	count_row(rowset, weight);
+}
+
+void
+rowset_put_table(Rowset *rowset, Oid relid, int32 weight)
+{
+	Relation		relation = table_open(relid, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(relation, NULL);
+	TableScanDesc	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
+
+	Assert(RelationGetDescr(relation)->natts == rowset->tupdesc->natts - 1);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		rowset_put_values(rowset, slot->tts_values, slot->tts_isnull, weight);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(relation, NoLock);
+	rowset->has_deletes |= weight < 0;
 }
 
 void

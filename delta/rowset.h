@@ -54,6 +54,9 @@ extern void	   rowset_free(Rowset *rowset);
 extern void rowset_put_values(Rowset *rowset, const Datum *values, const bool *nulls, int32 weight);
 
 /* Adds the row in `slot`, whose last attribute is the weight. */
+/* All rows of a table that the active snapshot sees, each with this weight.  The table has the rowset's columns. */
+extern void rowset_put_table(Rowset *rowset, Oid relid, int32 weight);
+
 extern void rowset_put_slot(Rowset *rowset, TupleTableSlot *slot);
 
 /* The same with another weight, split over several rows if it needs more than 32 bits. */

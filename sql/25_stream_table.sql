@@ -161,6 +161,12 @@ BEGIN
 		UPDATE pgtrickle.pgt_frontiers SET consecutive_errors = 0, retry_at = NULL WHERE pgt_id = changed_id;
 		PERFORM pgtrickle.fill_with_consumers(ARRAY[changed_id], 'resumed');
 	END IF;
+	IF changes ? 'refresh_group' THEN
+		PERFORM pgtrickle.change_group(changed_id, changes->'refresh_group');
+	END IF;
+	IF changes ? 'restored' THEN
+		PERFORM pgtrickle.note_restored(changed_id, changes->'restored');
+	END IF;
 	IF changes ? 'refill' THEN
 		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = changes->>'refill', retry_at = NULL
 		WHERE pgt_id = changed_id;

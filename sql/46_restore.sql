@@ -25,6 +25,8 @@ BEGIN
 	END LOOP;
 	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_definitions', 'pgt_id'), greatest(max(d.pgt_id), 1))
 	FROM pgtrickle.pgt_definitions d;
+	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_refresh_groups', 'group_id'), greatest(max(g.group_id), 1))
+	FROM pgtrickle.pgt_refresh_groups g;
 
 	FOR restored IN
 		SELECT d.pgt_id, n.nspname

@@ -164,12 +164,12 @@ DECLARE
 	made text;
 	copied bigint;
 BEGIN
-	SELECT s.pgt_schema, s.pgt_name, s.frontier INTO STRICT st FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_id = id;
+	SELECT s.pgt_schema, s.pgt_name, s.frontier, s.data_timestamp INTO STRICT st FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_id = id;
 	made := coalesce(target, format('%I.%I', st.pgt_schema, left(st.pgt_name, 40) || '_' || to_char(clock_timestamp(), 'YYYYMMDD_HH24MISS_US')));
 	EXECUTE format('CREATE TABLE %s AS SELECT * FROM %I.%I', made, st.pgt_schema, st.pgt_name);
 	GET DIAGNOSTICS copied = ROW_COUNT;
 	EXECUTE format('COMMENT ON TABLE %s IS %L', made, jsonb_build_object('pgtrickle_snapshot_of', id, 'created_at', clock_timestamp(),
-		'row_count', copied, 'frontier', st.frontier));
+		'row_count', copied, 'frontier', st.frontier, 'data_timestamp', st.data_timestamp));
 	RETURN made;
 END
 $$;
@@ -235,6 +235,70 @@ AS $$
 	SELECT pgtrickle.drop_snapshot_by_id(CAST(p_snapshot_table AS pg_catalog.regclass))
 $$;
 COMMENT ON FUNCTION pgtrickle.drop_snapshot(text) IS 'drops a snapshot, and nothing else';
+
+/* ---- back to a snapshot ---- */
+
+CREATE FUNCTION pgtrickle.put_rows(pgt_id bigint, source oid) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_put_rows';
+COMMENT ON FUNCTION pgtrickle.put_rows(bigint, oid) IS
+	'makes the rows of a stream table of the caller, which is paused, those of another table';
+
+/*
+ * Part of apply_change(): the rows are no longer those of the frontier.  What the note says is what readers are told; the refresh that
+ * follows relies on none of it.
+ */
+CREATE FUNCTION pgtrickle.note_restored(restored_id bigint, note jsonb) RETURNS void
+	LANGUAGE sql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = 'restored from a snapshot',
+		snapshot = NULL, lsn = NULL, own_xid = NULL, data_timestamp = coalesce((note->>'data_timestamp')::timestamptz, data_timestamp)
+	WHERE pgt_id = restored_id;
+	INSERT INTO pgtrickle.pgt_history (pgt_id, data_timestamp, start_time, end_time, action, status, initiated_by, reason)
+	VALUES (restored_id, (note->>'data_timestamp')::timestamptz, clock_timestamp(), clock_timestamp(), 'REINITIALIZE', 'COMPLETED', 'MANUAL',
+		'restored from a snapshot')
+$$;
+COMMENT ON FUNCTION pgtrickle.note_restored(bigint, jsonb) IS 'records that a stream table shows a snapshot';
+REVOKE ALL ON FUNCTION pgtrickle.note_restored(bigint, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.restore_by_id(id bigint, snapshot_id oid) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	st record;
+	note jsonb;
+BEGIN
+	SELECT s.pgt_owner, s.refresh_mode, s.status, format('%s.%s', s.pgt_schema, s.pgt_name) AS name INTO STRICT st
+	FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_id = id;
+	-- comments of others may say anything
+	SELECT CASE WHEN c.relowner IN (st.pgt_owner, current_user::regrole) AND t.description LIKE '{%"pgtrickle_snapshot_of": %'
+		THEN t.description::jsonb END INTO note
+	FROM pg_class c LEFT JOIN pg_description t ON t.objoid = c.oid AND t.classoid = 'pg_class'::regclass AND t.objsubid = 0
+	WHERE c.oid = snapshot_id;
+	IF (note->>'pgtrickle_snapshot_of')::bigint IS DISTINCT FROM id THEN
+		RAISE EXCEPTION '"%" is not a snapshot of stream table "%"', snapshot_id::regclass, st.name
+			USING ERRCODE = 'wrong_object_type', HINT = 'pgtrickle.list_snapshots() lists those of a stream table.';
+	ELSIF st.refresh_mode = 'IMMEDIATE' THEN
+		RAISE EXCEPTION 'stream table "%" is maintained by its writers, and cannot show a snapshot', st.name
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set its refresh_mode to AUTO first.';
+	END IF;
+	PERFORM pgtrickle.change_definition(id, jsonb_build_object('status', 'PAUSED', 'restored', note));
+	PERFORM pgtrickle.put_rows(id, snapshot_id);
+	RAISE NOTICE 'stream table "%" shows a snapshot of % and is paused', st.name, coalesce(note->>'data_timestamp', note->>'created_at')
+		USING HINT = format('pgtrickle.resume_stream_table(%L) brings it up to date again.', st.name);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.restore_by_id(bigint, oid) IS 'what restore_from_snapshot() does';
+
+CREATE FUNCTION pgtrickle.restore_from_snapshot(p_name text, p_source text) RETURNS void
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+AS $$
+	SELECT pgtrickle.restore_by_id(pgtrickle.stream_table_id(p_name), CAST(p_source AS pg_catalog.regclass))
+$$;
+COMMENT ON FUNCTION pgtrickle.restore_from_snapshot(text, text) IS
+	'has a stream table show the rows of a snapshot again, and pauses it';
 
 /* ---- publications ---- */
 

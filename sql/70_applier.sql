@@ -22,7 +22,7 @@ CREATE FUNCTION pgtrickle.applier_catalog()
 		frontier_snapshot text, frontier_lsn pg_lsn, frontier_xid text, created_xid text, filled_xid text,
 		needs_refill boolean, refill_reason text, consecutive_errors integer, retry_at timestamptz, has_consumers boolean,
 		clock text, data_timestamp timestamptz, cron_at timestamptz,
-		spool_snapshot text, spooled_since timestamptz)
+		spool_snapshot text, spooled_since timestamptz, group_id integer)
 	LANGUAGE sql STABLE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,7 +37,8 @@ AS $$
 		f.data_timestamp,
 		-- a time that nobody was there for is made up for once
 		pgtrickle.next_cron_time(d.schedule, coalesce(f.data_timestamp, d.created_at), d.settings->>'TimeZone'),
-		f.spool_snapshot::text, f.spooled_since
+		f.spool_snapshot::text, f.spooled_since,
+		(SELECT m.group_id FROM pgtrickle.pgt_refresh_group_members m WHERE m.pgt_id = d.pgt_id)
 	FROM pgtrickle.pgt_definitions d
 	JOIN pgtrickle.pgt_frontiers f USING (pgt_id)
 	JOIN pg_class c ON c.oid = d.relid

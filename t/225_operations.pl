@@ -81,12 +81,97 @@ is(as('owner', q{SELECT count(*), min(row_count), bool_and(frontier->>'lsn' IS N
 as('stranger', q[CREATE TABLE nonsense (); COMMENT ON TABLE nonsense IS '{"pgtrickle_snapshot_of": oh']);
 is(as('owner', q{SELECT count(*) FROM pgtrickle.list_snapshots('counts')}), 2, 'comments of others do no harm');
 like(error_as('owner', q{SELECT pgtrickle.drop_snapshot('src')}), qr/is not a snapshot/, 'nothing else is dropped');
+$node->sql('INSERT INTO src SELECT i, 77 FROM generate_series(20001, 20100) i');
+$node->refresh('upper');
+my $bad = $node->sql('SELECT string_agg(k || $$:$$ || n, $$ $$ ORDER BY k) FROM counts');
+like(error_as('stranger', qq{SELECT pgtrickle.restore_from_snapshot('counts', '$snapshot')}), qr/^42501/, 'nobody else puts a snapshot back');
+like(error_as('op', qq{SELECT pgtrickle.restore_from_snapshot('counts', '$snapshot')}), qr/^42501/, 'nor an operator');
+like(error_as('owner', q{SELECT pgtrickle.restore_from_snapshot('counts', 'src')}), qr/^42809: "public.src" is not a snapshot of stream table "public.counts"/, 'only a snapshot of it');
+like(error_as('owner', qq{SELECT pgtrickle.restore_from_snapshot('upper', '$snapshot')}), qr/is not a snapshot of stream table "public.upper"/, 'of it, not of another');
+like(error_as('owner', qq{SELECT pgtrickle.put_rows(1, '$snapshot'::regclass)}), qr/^55000: .*is not paused/, 'and not while it is followed');
+as('owner', qq{BEGIN; SELECT pgtrickle.restore_from_snapshot('counts', '$snapshot'); ROLLBACK});
+$node->verify('counts', 'rolled back, nothing has happened');
+my $reader = $node->background_psql('postgres', on_error_stop => 1);
+$reader->query_safe('BEGIN; SELECT count(*) FROM counts');
+as('owner', qq{SELECT pgtrickle.restore_from_snapshot('counts', '$snapshot')});
+$reader->query_safe('COMMIT');
+$reader->quit;
+is($node->sql(qq{SELECT count(*) FROM (TABLE counts EXCEPT ALL TABLE $snapshot) x}), 0, 'who wants to reads the rows of the snapshot again');
+is($node->sql(qq{SELECT count(*) FROM (TABLE $snapshot EXCEPT ALL TABLE counts) x}), 0, 'all of them');
+is($node->sql(q{SELECT status, needs_reinit, data_timestamp < now() - interval '1 ms' FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'counts'}),
+	'PAUSED|t|t', 'it is paused, and says how old they are');
+$node->sql('INSERT INTO src VALUES (30001, 1), (30002, 78)');
+is($node->sql('SELECT count(*) FROM counts WHERE k = 78'), 0, 'nothing moves');
+$node->kill9_applier;
+$node->start_applier;
+as('owner', q{SELECT pgtrickle.resume_stream_table('counts')});
+$node->refresh('upper');
+is($node->sql('SELECT count(*) FROM counts WHERE k IN (77, 78)'), 2, 'resumed, it is up to date');
+$node->verify($_, "$_ after the snapshot") foreach qw(counts upper);
+$node->sql('DELETE FROM src WHERE id > 20000; UPDATE src SET k = k + 1 WHERE id < 5');
+$node->verify($_, "$_ goes on") foreach qw(counts upper);
+as('owner', q{SELECT pgtrickle.alter_stream_table('counts', query => 'SELECT k, count(*)::int AS n FROM src GROUP BY k')});
+like(error_as('owner', qq{SELECT pgtrickle.restore_from_snapshot('counts', '$snapshot')}), qr/^42804: .*does not have column "n"/, 'with other columns a snapshot does not fit any more');
+as('owner', q{SELECT pgtrickle.alter_stream_table('counts', query => 'SELECT k, count(*) AS n FROM src GROUP BY k')});
 as('owner', qq{SELECT pgtrickle.drop_snapshot('$snapshot'), pgtrickle.drop_snapshot('"Odd name"')});
 is(as('owner', q{SELECT count(*) FROM pgtrickle.list_snapshots('counts')}), 0, 'they are dropped');
 as('owner', q{SELECT pgtrickle.stream_table_to_publication('counts')});
 is($node->sql('SELECT pubname, tablename FROM pg_publication_tables'), 'pgt_publication_1|counts', 'a publication');
 as('owner', q{SELECT pgtrickle.drop_stream_table_publication('counts')});
 is($node->sql('SELECT count(*) FROM pg_publication'), 0, 'is gone again');
+
+# --- groups -----------------------------------------------------------------------------------------------------------------
+
+as('owner', q{SELECT pgtrickle.create_stream_table('quick', 'SELECT sum(id) AS s FROM src', 'continuous');
+	SELECT pgtrickle.create_stream_table('late', 'SELECT sum(id) + 0 AS s FROM src', 'manual')});
+$node->sql('UPDATE src SET id = id + 100000 WHERE id < 5');
+$node->wait_fresh('quick');
+is($node->sql('SELECT q.s = l.s FROM quick q, late l'), 'f', 'by their schedules they differ');
+like(as('owner', q{SELECT pgtrickle.create_refresh_group('both', '{quick,late}')}), qr/^\d+$/, 'a group');
+is($node->sql('SELECT group_name, member_count, isolation FROM pgtrickle.refresh_groups()'), 'both|2|read_committed', 'is listed');
+$node->sql('UPDATE src SET id = id + 100000 WHERE id < 10');
+$node->wait_fresh('quick');
+is($node->sql('SELECT q.s = l.s FROM quick q, late l'), 't', 'now they move together');
+my $group_writer = $node->background_psql('postgres', on_error_stop => 1);
+my $apart = 0;
+foreach my $round (1 .. 40)
+{
+	$group_writer->query_safe("INSERT INTO src VALUES (300000 + $round, 1)");
+	$apart++ if $node->sql('SELECT q.s = l.s FROM quick q, late l') ne 't';
+}
+$group_writer->quit;
+is($apart, 0, 'whenever one looks');
+is($node->sql(q{SELECT count(DISTINCT frontier->>'snapshot') FROM pgtrickle.pgt_stream_tables WHERE pgt_name IN ('quick', 'late')}), 1, 'at one snapshot');
+$node->kill9_applier;
+$node->sql('INSERT INTO src VALUES (400000, 1)');
+$node->start_applier;
+$node->wait_fresh('quick');
+is($node->sql('SELECT q.s = l.s FROM quick q, late l'), 't', 'also after a crash of the applier');
+# the failure of one holds back the others, until it is given up
+$node->sql('ALTER TABLE late ADD CONSTRAINT small CHECK (s < 100000000)');
+my $held = $node->sql('SELECT s FROM quick');
+$node->sql('INSERT INTO src VALUES (200000000, 1)');
+$node->wait_until(q{SELECT consecutive_errors > 0 FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'late'}, 'one fails');
+is($node->sql('SELECT s FROM quick'), $held, 'the other waits for it');
+as('owner', q{SELECT pgtrickle.pause_stream_table('late')});
+$node->wait_fresh('quick');
+is($node->sql('SELECT s > 200000000 FROM quick'), 't', 'but not for one that is stopped');
+$node->sql('ALTER TABLE late DROP CONSTRAINT small');
+as('owner', q{SELECT pgtrickle.resume_stream_table('late')});
+$node->sql('DELETE FROM src WHERE id >= 200000000');
+$node->refresh('late');
+$node->verify($_, "$_ is right") foreach qw(quick late);
+like(error_as('owner', q{SELECT pgtrickle.create_refresh_group('both', '{counts}')}), qr/^42710/, 'a name is taken once');
+like(error_as('owner', q{SELECT pgtrickle.create_refresh_group('more', '{counts,late}')}), qr/^55000: .*"public.late" is in a refresh group already/, 'a stream table is in one group');
+like(error_as('owner', q{SELECT pgtrickle.create_refresh_group('more', '{counts}', 'serializable')}), qr/^22023/, 'an isolation that is none');
+like(error_as('stranger', q{SELECT pgtrickle.create_refresh_group('more', '{counts}')}), qr/^42501/, 'groups are for owners');
+like(error_as('op', q{SELECT pgtrickle.create_refresh_group('more', '{counts}')}), qr/^42501/, 'not for operators');
+like(error_as('stranger', q{SELECT pgtrickle.drop_refresh_group('both')}), qr/^42704/, 'nor can others dissolve them');
+is($node->sql('SELECT count(*) FROM pgtrickle.refresh_groups()'), 1, 'and nothing has changed');
+as('owner', q{SELECT pgtrickle.drop_refresh_group('both'); SELECT pgtrickle.create_refresh_group('again', '{late}')});
+is($node->sql('SELECT group_name FROM pgtrickle.refresh_groups()'), 'again', 'dissolved, they can be in another one');
+as('owner', 'DROP TABLE quick, late');
+is($node->sql('SELECT count(*) FROM pgtrickle.refresh_groups()'), 0, 'which goes with the last of them');
 
 # --- who may what ----------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ SELECT pg_catalog.pg_current_snapshot(),
 	greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - c.data_timestamp) * 1000)::bigint,
 	greatest(0, ceil(extract(epoch FROM c.cron_at - pg_catalog.clock_timestamp()) * 1000))::bigint,
 	c.spool_snapshot,
-	greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - c.spooled_since) * 1000)::bigint
+	greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - c.spooled_since) * 1000)::bigint,
+	c.group_id
 FROM (VALUES (1)) one
 LEFT JOIN pgtrickle.applier_catalog() c ON true;

@@ -154,6 +154,36 @@ test_upstream(void)
 }
 
 static void
+test_group(void)
+{
+	Micros		 next;
+	World		 world = world_create(1000000);
+	Catalog		*catalog = catalog_create();
+	StreamTable *quick = add_table(catalog, 1, "10:10:", source_500);
+	StreamTable *slow = add_table(catalog, 2, "10:10:", source_500);
+	StreamTable *other = add_table(catalog, 3, "10:10:", source_500);
+
+	quick->group_id = slow->group_id = 7;
+	slow->schedule = other->schedule = SCHEDULE_MANUAL;
+	use_catalog(&world, catalog);
+	put_relation(&world, 1, 500, 500);
+	send_transaction(&world, 20, 1);
+
+	/* One is due: its group comes along, and nobody else. */
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 2);
+	CHECK(quick->in_tick && slow->in_tick && !other->in_tick);
+
+	/* One has failed: all wait for it, but not when it is given up. */
+	slow->run.retry_at = NOW + 7 * SECOND;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 0);
+	CHECK(next == NOW + 7 * SECOND);
+	slow->is_active = false;
+	CHECK(schedule_choose(world.schedule, catalog, NOW, false, &next) == 1);
+	CHECK(quick->in_tick && !slow->in_tick);
+	world_free(&world);
+}
+
+static void
 test_deferral(void)
 {
 	Micros		 next;
@@ -363,6 +393,7 @@ main(void)
 	test_requests();
 	test_idle();
 	test_upstream();
+	test_group();
 	test_deferral();
 	test_refill();
 	test_going_alone();
