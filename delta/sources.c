@@ -153,20 +153,23 @@ sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
 	write_functions(pgt_id, program->functions);
 }
 
-/* By a snapshot of this moment: the tick's may be older than the names that the program was compiled with. */
+/* Functions have other OIDs after pg_upgrade.  By a snapshot of this moment: the tick's may be older than the names that the program was compiled with. */
 bool
 sources_are_bound(int64 pgt_id, DeltaProgram *program)
 {
-	Oid	  types[] = {INT8OID, OIDARRAYOID};
-	Datum values[2];
+	Oid	  types[] = {INT8OID, OIDARRAYOID, OIDARRAYOID};
+	Datum values[3];
 	bool  bound;
 
 	values[0] = Int64GetDatum(pgt_id);
 	values[1] = PointerGetDatum(oid_array(source_relids(program)));
+	values[2] = PointerGetDatum(oid_array(program->functions));
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args("SELECT FROM unnest($2) r WHERE NOT EXISTS ("
-							  "SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = $1 AND s.source_relid = r)",
-							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
+							  "SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = $1 AND s.source_relid = r)"
+							  " UNION ALL SELECT FROM pgtrickle.pgt_definitions d"
+							  " WHERE d.pgt_id = $1 AND NOT (d.functions_used @> $3 AND d.functions_used <@ $3)",
+							  3, types, values, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read pgtrickle.pgt_sources");
 	bound = SPI_processed == 0;
 	PopActiveSnapshot();

@@ -23,7 +23,7 @@ extern List *sources_relations(const char *defining_query);
  */
 extern void sources_write(int64 pgt_id, DeltaProgram *program, List *relations);
 
-/* Does pgt_sources name all relations whose changes the program reads? */
+/* Does the catalog name all relations whose changes the program reads, and the functions that it calls? */
 extern bool sources_are_bound(int64 pgt_id, DeltaProgram *program);
 
 /*
