@@ -16,7 +16,7 @@
 # A step is one statement or several, and counts as done when the last of them is.  The checks are run by the session itself after each of its steps, so inside
 # its transaction, with its snapshot; and by another session, which sees what is committed.  A step that fails rolls its session back and ends it: the SQLSTATE must be one
 # of `may_fail`.  A session `waits` when pg_blocking_pids() says so.  Where sessions wait for each other only, the server has to end that; the cluster should have a short
-# deadlock_timeout.  With `only_committed`, sessions do not check themselves.  With `limit`, no more interleavings than that are run: those of the search if they are not more, else random ones.
+# deadlock_timeout.  `at_end` are checks that make sense at the end only.  With `only_committed`, sessions do not check themselves.  With `limit`, no more interleavings than that are run: those of the search if they are not more, else random ones.
 package StreamTables::Isolation;
 
 use strict;
@@ -151,6 +151,7 @@ sub _interleave
 		$depth++;
 		$self->_step($session);
 	}
+	local $self->{checks} = [ @{ $self->{checks} }, @{ $self->{at_end} // [] } ];
 	$self->_check($self->{control}, 'at the end');
 	return;
 }

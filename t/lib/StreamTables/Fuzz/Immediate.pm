@@ -3,7 +3,7 @@
 # The fuzzer's life for IMMEDIATE stream tables: random tables and queries as in World.pm, but compared after every statement, inside the transaction
 # that ran it; and with several transactions at once.
 #
-# The comparison reads the rows as text, both ways, so that types without equality are compared as well; what depends on the order of float additions is rounded.
+# The comparison is with the query as it runs, with all orders completed that it leaves open, and reads the rows as text, both ways, so that types without equality are compared as well; what depends on the order of float additions is rounded.
 # A statement that fails because of maintenance is a finding, unless it is an error that the query may have by itself (division by zero and the like).
 #
 # A finding is tried again with one transaction and a stream table that is made just before it, with fewer and fewer of its statements.
@@ -98,8 +98,20 @@ sub create_stream_table
 		$self->finding("cannot be created: $answer->{text}\n$query->{sql}") if $answer->{state} !~ $OWN_ERRORS;
 		return;
 	}
+	$self->read_definition($stream_table);
 	push @{ $self->{stream_tables} }, $stream_table;
 	$self->{features}{$_}++ foreach keys %{ $query->{features} };
+	return;
+}
+
+sub read_definition
+{
+	my ($self, $stream_table) = @_;
+
+	# the last one: runs_as, if there is one
+	$stream_table->{defining_query} = $self->{main}->run("SELECT value FROM pgtrickle.explain_st('$stream_table->{name}') WHERE property IN ('defining_query', 'runs_as')
+		ORDER BY property DESC LIMIT 1")->{rows};
+	$stream_table->{defining_query} =~ s/[;\s]+\z//;
 	return;
 }
 
@@ -110,7 +122,7 @@ sub difference_sql
 
 	return join ' UNION ALL ', map {
 		my $columns = join ', ', map { $_->{type} eq 'approx' || $_->{type} eq 'float' ? "round($_->{name}::numeric, 6)" : $_->{name} } @{ $_->{columns} };
-		my ($have, $want) = ("SELECT ROW($columns)::text FROM $_->{name}", "SELECT ROW($columns)::text FROM ($_->{sql}) q");
+		my ($have, $want) = ("SELECT ROW($columns)::text FROM $_->{name}", "SELECT ROW($columns)::text FROM ($_->{defining_query}) q");
 		"(SELECT '$_->{name}', 'surplus', d FROM (($have) EXCEPT ALL ($want)) d (d) LIMIT 3) UNION ALL "
 		  . "(SELECT '$_->{name}', 'missing', d FROM (($want) EXCEPT ALL ($have)) d (d) LIMIT 3)"
 	} @stream_tables;
@@ -260,6 +272,7 @@ sub comes_again
 	my $main = $self->{main};
 	my $copy = { %$stream_table, name => 'again' };
 	return 0 if $main->run(create_statement($copy))->{state} ne '00000';
+	$self->read_definition($copy);
 	my $comparison = difference_sql($copy);
 	my $wrong = 0;
 	$main->run('BEGIN');
