@@ -140,6 +140,11 @@ choose_mode(CreateRequest *request)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("stream table \"%s\" cannot be IMMEDIATE and empty", request->shown_name),
 					 errhint("Leave initialize out.")));
+		if (IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("stream table \"%s\" cannot become IMMEDIATE in a transaction with one snapshot", request->shown_name),
+					 errhint("Use the isolation level READ COMMITTED.")));
 		immediate_check(request->program, request->shown_name, GetUserId());
 		request->effective_mode = "IMMEDIATE";
 	}

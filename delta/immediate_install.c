@@ -148,11 +148,6 @@ immediate_check(DeltaProgram *program, const char *stream_table_name, Oid role)
 {
 	ListCell   *lc;
 
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("stream table \"%s\" cannot become IMMEDIATE in a transaction with one snapshot", stream_table_name),
-				 errhint("Use the isolation level READ COMMITTED.")));
 	if (program->full_reason != NULL)
 		refuse(stream_table_name, psprintf("The defining query cannot be maintained by delta: %s.", program->full_reason),
 			   "Use refresh_mode => 'AUTO' or 'FULL', or change the query.");
@@ -194,6 +189,16 @@ tables_behind(List *tables, Oid relid)
 }
 
 /* In the order of OIDs, as everybody who locks several sources. */
+static void
+lock_tables(List *tables)
+{
+	ListCell   *lc;
+
+	list_sort(tables, list_oid_cmp);
+	foreach(lc, tables)
+		LockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
+}
+
 void
 immediate_lock_sources(DeltaProgram *program)
 {
@@ -202,9 +207,20 @@ immediate_lock_sources(DeltaProgram *program)
 
 	foreach(lc, program->sources)
 		tables = tables_behind(tables, ((ProgramSource *) lfirst(lc))->relid);
-	list_sort(tables, list_oid_cmp);
-	foreach(lc, tables)
-		LockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
+	lock_tables(tables);
+}
+
+/* Sources first, as writers have it. */
+void
+immediate_lock_stream_table(int64 pgt_id)
+{
+	ImmediateTable *table = immediate_table(pgt_id);
+	Oid			relid = table != NULL ? table->relid : InvalidOid;
+
+	if (table == NULL)
+		return;
+	lock_tables(tables_behind(NIL, relid));
+	immediate_lock_table(relid, true);
 }
 
 /* ---- triggers ---- */

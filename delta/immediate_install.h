@@ -15,6 +15,9 @@ extern void immediate_check(DeltaProgram *program, const char *stream_table_name
 /* Keeps writers away from the sources until the end of the transaction; those that are at work are waited for. */
 extern void immediate_lock_sources(DeltaProgram *program);
 
+/* The same for an IMMEDIATE stream table, and keeps others from maintaining it; nothing for others. */
+extern void immediate_lock_stream_table(int64 pgt_id);
+
 /* Makes the triggers that are missing and drops those that are not needed any more, as the definitions say now. */
 extern void immediate_sync_triggers(void);
 

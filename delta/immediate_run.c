@@ -162,7 +162,8 @@ collect_rowsets(Round *round, DeltaProgram *program, int64 *row_count)
 static void
 check_runnable(LoadedTable *table)
 {
-	if (!table->is_populated || !table_states_fit(table))
+	if (!table->is_populated || !table_states_fit(table) ||
+		list_length(table->state_relids) != list_length(table->program->states))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream table \"%s\" does not fit its sources any more", table->qualified_name),

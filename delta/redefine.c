@@ -36,6 +36,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "privileged.h"
+#include "immediate_install.h"
 #include "run.h"
 #include "state_tables.h"
 #include "storage/lmgr.h"
@@ -465,6 +466,7 @@ pgtrickle_redefine_stream_table(PG_FUNCTION_ARGS)
 	redefinition.pgt_id = PG_GETARG_INT64(0);
 	SPI_connect();
 	check_isolation();
+	immediate_lock_stream_table(redefinition.pgt_id);
 	lock_and_read_definition(&redefinition);
 	redefinition.beside.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	redefinition.beside.schedule = text_to_cstring(PG_GETARG_TEXT_PP(2));
@@ -476,6 +478,7 @@ pgtrickle_redefine_stream_table(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	privileged_begin(&section);
 	execute("SELECT pgtrickle.definitions_changed()");
+	execute(psprintf("SELECT pgtrickle.immediate_redefined(" INT64_FORMAT ")", redefinition.pgt_id));
 	privileged_end(&section);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(what_was_done[redefinition.shape]));

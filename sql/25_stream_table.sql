@@ -176,12 +176,7 @@ BEGIN
 	IF new_mode = 'IMMEDIATE' AND coalesce(new_status, old.status) = 'ACTIVE'
 		AND (old.refresh_mode <> 'IMMEDIATE' OR old.status <> 'ACTIVE' OR changes ? 'refill')
 	THEN
-		UPDATE pgtrickle.pgt_frontiers SET is_populated = true, needs_refill = false, refill_reason = NULL, retry_at = NULL,
-			consecutive_errors = 0, last_refresh_at = clock_timestamp(), data_timestamp = clock_timestamp(),
-			spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL
-		WHERE pgt_id = changed_id;
-		DELETE FROM pgtrickle.pgt_spool_readers WHERE pgt_id = changed_id;
-		PERFORM pgtrickle.immediate_catch_up(changed_id);
+		PERFORM pgtrickle.immediate_start(changed_id);
 	ELSIF old.refresh_mode = 'IMMEDIATE' AND new_mode <> 'IMMEDIATE' THEN
 		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = 'was IMMEDIATE' WHERE pgt_id = changed_id;
 		PERFORM pgtrickle.immediate_leave(changed_id);

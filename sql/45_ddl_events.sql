@@ -198,7 +198,7 @@ BEGIN
 		UPDATE pgtrickle.pgt_definitions d SET status = 'ACTIVE', updated_at = clock_timestamp()
 		WHERE d.pgt_id IN (
 			SELECT l.pgt_id FROM pgtrickle.pgt_definitions l
-			WHERE l.status = 'SUSPENDED'
+			WHERE l.status = 'SUSPENDED' AND l.effective_refresh_mode <> 'IMMEDIATE'
 				AND EXISTS (SELECT FROM pgtrickle.pgt_sources s WHERE s.pgt_id = l.pgt_id AND s.source_relid = ANY (changed))
 			FOR UPDATE SKIP LOCKED)
 		RETURNING d.pgt_id
@@ -398,6 +398,7 @@ BEGIN
 		IF own_changed THEN
 			PERFORM pgtrickle.definitions_changed();
 		END IF;
+		PERFORM pgtrickle.immediate_follow(changed, functions);
 	EXCEPTION WHEN OTHERS THEN
 		RAISE WARNING 'could not tell the applier about %: %', tg_tag, sqlerrm
 			USING HINT = 'Call pgtrickle.repair_stream_table() for the stream tables over what was changed.';
@@ -456,6 +457,7 @@ BEGIN
 			PERFORM pgtrickle.definitions_changed();
 			PERFORM pgtrickle.immediate_sync_triggers();
 		END IF;
+		PERFORM pgtrickle.immediate_follow(dropped || ARRAY(SELECT a FROM unnest(dropped) relid, pgtrickle.former_ancestors(relid) a));
 	EXCEPTION WHEN OTHERS THEN
 		RAISE WARNING 'could not clean up after %: %', tg_tag, sqlerrm;
 	END;

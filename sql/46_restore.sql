@@ -58,6 +58,8 @@ BEGIN
 	LOOP
 		BEGIN
 			PERFORM pgtrickle.rebind_sources(restored.pgt_id);
+			PERFORM pgtrickle.immediate_start(d.pgt_id) FROM pgtrickle.pgt_definitions d
+			WHERE d.pgt_id = restored.pgt_id AND d.effective_refresh_mode = 'IMMEDIATE' AND d.status <> 'PAUSED';
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING 'stream table "%" cannot be refreshed yet: %', restored.relid, sqlerrm;
 		END;

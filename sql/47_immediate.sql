@@ -32,3 +32,96 @@ CREATE FUNCTION pgtrickle.immediate_leave(pgt_id bigint) RETURNS void
 COMMENT ON FUNCTION pgtrickle.immediate_leave(bigint) IS
 	'makes the applier follow the sources of a stream table that was IMMEDIATE';
 REVOKE ALL ON FUNCTION pgtrickle.immediate_leave(bigint) FROM PUBLIC;
+
+/*
+ * Sets a stream table going whose definition says that it is IMMEDIATE.  Its row in pgt_frontiers is changed first: a tick that still refreshes it
+ * by an older snapshot then fails, and is tried again without it.
+ */
+CREATE FUNCTION pgtrickle.immediate_start(started_id bigint) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE pgtrickle.pgt_definitions SET status = 'ACTIVE', updated_at = clock_timestamp()
+	WHERE pgt_id = started_id AND status <> 'ACTIVE';
+	UPDATE pgtrickle.pgt_frontiers SET is_populated = true, needs_refill = false, refill_reason = NULL, retry_at = NULL,
+		consecutive_errors = 0, last_refresh_at = clock_timestamp(), data_timestamp = clock_timestamp(),
+		spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL
+	WHERE pgt_id = started_id;
+	DELETE FROM pgtrickle.pgt_spool_readers WHERE pgt_id = started_id;
+	PERFORM pgtrickle.definitions_changed();
+	PERFORM pgtrickle.immediate_catch_up(started_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.immediate_start(bigint) IS
+	'has writers maintain a stream table from now on, and brings it up to date';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_start(bigint) FROM PUBLIC;
+
+/*
+ * Sources have changed shape, rows (a partition came or went) or meaning: IMMEDIATE stream tables over them are compiled and filled again at once, in
+ * the transaction that did it.  One that cannot be is suspended with its last rows, since it must not get into the way.
+ */
+CREATE FUNCTION pgtrickle.immediate_follow(changed oid[], functions oid[] DEFAULT '{}') RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	affected record;
+BEGIN
+	FOR affected IN
+		WITH RECURSIVE family (relid) AS (
+			SELECT unnest(changed)
+			UNION
+			SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid
+		)
+		SELECT d.pgt_id, d.relid, d.status FROM pgtrickle.pgt_definitions d
+		WHERE d.effective_refresh_mode = 'IMMEDIATE' AND d.status IN ('ACTIVE', 'SUSPENDED', 'ERROR')
+			-- not one that is just being made
+			AND EXISTS (SELECT FROM pgtrickle.pgt_frontiers f WHERE f.pgt_id = d.pgt_id AND f.is_populated)
+			AND (d.functions_used && functions
+				OR EXISTS (SELECT FROM pgtrickle.pgt_sources s JOIN family f ON f.relid = s.source_relid WHERE s.pgt_id = d.pgt_id))
+		ORDER BY d.pgt_id
+	LOOP
+		BEGIN
+			PERFORM pgtrickle.immediate_start(affected.pgt_id);
+		EXCEPTION WHEN OTHERS THEN
+			UPDATE pgtrickle.pgt_definitions SET status = 'SUSPENDED', updated_at = clock_timestamp() WHERE pgt_id = affected.pgt_id;
+			UPDATE pgtrickle.pgt_frontiers SET last_error_sqlstate = sqlstate, last_error_message = sqlerrm, last_error_at = clock_timestamp()
+			WHERE pgt_id = affected.pgt_id;
+			PERFORM pgtrickle.definitions_changed();
+			CONTINUE WHEN affected.status = 'SUSPENDED';
+			RAISE WARNING 'IMMEDIATE stream table "%" is suspended: %', affected.relid, sqlerrm
+				USING HINT = 'It keeps its last rows. Change the sources back, or give it another query.';
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.immediate_follow(oid[], oid[]) IS
+	'fills IMMEDIATE stream tables again over changed relations, or which call changed functions';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_follow(oid[], oid[]) FROM PUBLIC;
+
+-- After a stream table has got another query: triggers on what it reads now, and what reads it.
+CREATE FUNCTION pgtrickle.immediate_redefined(redefined_id bigint) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	redefined pgtrickle.pgt_definitions;
+	consumer record;
+BEGIN
+	SELECT * INTO STRICT redefined FROM pgtrickle.pgt_definitions WHERE pgt_id = redefined_id;
+	IF redefined.refresh_mode <> 'IMMEDIATE' THEN
+		PERFORM pgtrickle.refuse_scheduled_source(redefined.relid);
+	END IF;
+	PERFORM pgtrickle.immediate_sync_triggers();
+	FOR consumer IN
+		SELECT d.pgt_id FROM pgtrickle.pgt_sources s JOIN pgtrickle.pgt_definitions d USING (pgt_id)
+		WHERE s.source_relid = redefined.relid AND d.effective_refresh_mode = 'IMMEDIATE' AND d.status = 'ACTIVE'
+	LOOP
+		PERFORM pgtrickle.immediate_start(consumer.pgt_id);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.immediate_redefined(bigint) IS
+	'triggers and IMMEDIATE consumers of a stream table that has got another query';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_redefined(bigint) FROM PUBLIC;
