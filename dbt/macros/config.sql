@@ -20,7 +20,7 @@
 {% endmacro %}
 
 {% macro pgtrickle_known_keys() %}
-  {{ return(['schedule', 'refresh_mode', 'initialize', 'wait', 'wait_timeout', 'on_query_change', 'status', 'unique_key', 'continuous', 'indexes',
+  {{ return(['schedule', 'refresh_mode', 'initialize', 'wait', 'wait_timeout', 'refresh_on_run', 'on_query_change', 'status', 'unique_key', 'continuous', 'indexes',
              'refresh_interval', 'retain_history', 'cluster', 'cdc_mode', 'append_only', 'partition_by', 'fuse', 'fuse_ceiling', 'fuse_sensitivity', 'storage_backend', 'temporal',
              'diamond_consistency', 'diamond_schedule_policy', 'pooler_compatibility_mode', 'max_differential_joins', 'max_delta_fraction',
              'output_distribution_column']) }}
@@ -103,7 +103,10 @@
 {% endmacro %}
 
 {% macro pgtrickle_wait_setting() %}
-  {{ return({'wait': dbt_pgtrickle.pgtrickle_config('wait', true) | string | lower != 'false', 'timeout': dbt_pgtrickle.pgtrickle_config('wait_timeout', '5m') | string}) }}
+  {{ return({
+      'wait': dbt_pgtrickle.pgtrickle_config('wait', true) | string | lower != 'false',
+      'refresh': dbt_pgtrickle.pgtrickle_config('refresh_on_run', false) | string | lower == 'true',
+      'timeout': dbt_pgtrickle.pgtrickle_config('wait_timeout', '5m') | string}) }}
 {% endmacro %}
 
 {# What cannot become a stream table, said before anything is done. #}

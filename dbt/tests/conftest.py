@@ -24,9 +24,14 @@ for number in (1, 2, 3):
 DISPATCH = [{"macro_namespace": "dbt", "search_order": ["test", "dbt_pgtrickle", "dbt"]}]
 
 
+class RestartableCluster(Cluster):
+    def stop_applier(self):
+        self._applier.terminate()
+        self._applier.wait(timeout=20)
+
 @pytest.fixture(scope="session")
 def cluster():
-    cluster = Cluster()
+    cluster = RestartableCluster()
     try:
         cluster.start()
         cluster.start_applier()
@@ -45,6 +50,14 @@ def db(cluster):
     connection = cluster.connect()
     yield lambda sql, parameters=None: cluster.query(connection, sql, parameters)
     connection.close()
+
+
+@pytest.fixture
+def applier_stopped(cluster):
+    """Without an applier for the time of one test."""
+    cluster.stop_applier()
+    yield
+    cluster.start_applier()
 
 
 @pytest.fixture(scope="class")

@@ -42,6 +42,7 @@
   {%- endif -%}
 
   {%- set done = dbt_pgtrickle.pgtrickle_apply(target_relation, existing_relation, query, options) -%}
+  {%- do dbt_pgtrickle.pgtrickle_set_mark(target_relation) -%}
   {%- do dbt_pgtrickle.pgtrickle_constraints(target_relation, done.action) -%}
   {%- do dbt_pgtrickle.pgtrickle_sync_indexes(target_relation) -%}
   {%- do apply_grants(target_relation, grant_config, should_revoke=should_revoke(existing_relation if was_stream_table else none, full_refresh_mode=False)) -%}
@@ -103,16 +104,48 @@ from pgtrickle.build_model({{ dbt_pgtrickle.pgtrickle_literal(relation.render())
   {{ return({'action': action, 'detail': detail}) }}
 {% endmacro %}
 
+{#
+    After a change: until the applier has taken over.  After no change: when it reads, directly or not, what dbt itself builds and so may just have replaced,
+    or with refresh_on_run; so that what dbt builds next finds the new rows.  It costs one tick, whatever the schedule.
+#}
 {% macro pgtrickle_wait_after_commit(relation, action, wait) %}
-  {%- if wait.wait and action != 'noop' and config.get('status') is none -%}
-    {%- call statement('pgtrickle_wait', fetch_result=True, auto_begin=False) -%}
-      select (select connected from pgtrickle.pgt_applier)
-        and not pgtrickle.wait_fresh({{ dbt_pgtrickle.pgtrickle_literal(relation.render()) }}, {{ dbt_pgtrickle.pgtrickle_literal(wait.timeout) }}::interval)
-    {%- endcall -%}
-    {%- if load_result('pgtrickle_wait')['data'][0][0] -%}
-      {%- do exceptions.raise_compiler_error("Stream table " ~ relation.render() ~ " is not fresh after " ~ wait.timeout) -%}
-    {%- endif -%}
+  {%- if not wait.wait or config.get('status') is not none -%}
+    {{ return('') }}
+  {%- elif action == 'noop' and not wait.refresh and not dbt_pgtrickle.pgtrickle_reads_what_dbt_builds() -%}
+    {{ return('') }}
   {%- endif -%}
+  {%- set name = dbt_pgtrickle.pgtrickle_literal(relation.include(database=false).render()) -%}
+  {%- call statement('pgtrickle_must_wait', fetch_result=True, auto_begin=False) -%}
+    select (select connected from pgtrickle.pgt_applier)
+      and (select status in ('ACTIVE', 'INITIALIZING') from pgtrickle.pgt_stream_tables where pgt_relid = {{ name }}::regclass)
+  {%- endcall -%}
+  {%- if load_result('pgtrickle_must_wait')['data'][0][0] -%}
+    {%- call statement('pgtrickle_wait', fetch_result=True, auto_begin=False) -%}
+      select set_config('pgtrickle.refresh_timeout', (extract(epoch from {{ dbt_pgtrickle.pgtrickle_literal(wait.timeout) }}::interval) * 1000)::bigint || 'ms', false),
+        pgtrickle.refresh_stream_table({{ name }})
+    {%- endcall -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# Is there a seed, a snapshot, or a model that is neither a stream table nor ephemeral among its ancestors? #}
+{% macro pgtrickle_reads_what_dbt_builds() %}
+  {%- set waiting = (model.depends_on.nodes or []) | list -%}
+  {%- set seen = [] -%}
+  {%- for turn in range(10000) -%}
+    {%- if not waiting -%}
+      {{ return(false) }}
+    {%- endif -%}
+    {%- set id = waiting.pop() -%}
+    {%- set node = graph.nodes.get(id) -%}
+    {%- if node and id not in seen -%}
+      {%- if node.config.materialized not in ['pgtrickle', 'stream_table', 'ephemeral'] -%}
+        {{ return(true) }}
+      {%- endif -%}
+      {%- do seen.append(id) -%}
+      {%- do waiting.extend(node.depends_on.nodes or []) -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {{ return(true) }}
 {% endmacro %}
 
 {# A contract says in which order the columns come. #}
