@@ -48,25 +48,6 @@
   {{ return(schedule) }}
 {% endmacro %}
 
-{# Materialize's refresh strategies; those that have no counterpart are refused. #}
-{% macro pgtrickle_schedule_of_interval(interval) %}
-  {%- for key in interval -%}
-    {%- if key not in ['every', 'on_commit', 'at_creation'] -%}
-      {%- do exceptions.raise_compiler_error("model " ~ model.name ~ ": refresh_interval key '" ~ key ~ "' is not supported - use every, on_commit or at_creation, or a cron expression as schedule") -%}
-    {%- endif -%}
-  {%- endfor -%}
-  {%- if interval.get('on_commit') -%}
-    {{ return('continuous') }}
-  {%- elif interval.get('every') is none -%}
-    {{ return('manual') }}
-  {%- endif -%}
-  {%- set parts = modules.re.match('^\\s*(\\d+)\\s*(second|sec|minute|min|hour|day|week|s|m|h|d|w)s?\\s*$', interval.every | string) -%}
-  {%- if not parts -%}
-    {%- do dbt_pgtrickle.pgtrickle_config_error('refresh_interval.every', interval.every, "a number and a unit, like '1 day'") -%}
-  {%- endif -%}
-  {{ return(parts.group(1) ~ parts.group(2)[0]) }}
-{% endmacro %}
-
 {% macro pgtrickle_options() %}
   {%- set mode = dbt_pgtrickle.pgtrickle_config('refresh_mode', 'AUTO') | string | upper -%}
   {%- if mode not in ['AUTO', 'DIFFERENTIAL', 'INCREMENTAL', 'FULL', 'IMMEDIATE'] -%}
@@ -76,7 +57,9 @@
   {%- if on_query_change not in ['migrate', 'full_refresh', 'fail', 'ignore'] -%}
     {%- do dbt_pgtrickle.pgtrickle_config_error('on_query_change', on_query_change, 'migrate, full_refresh, fail or ignore') -%}
   {%- endif -%}
-  {%- set initialize = dbt_pgtrickle.pgtrickle_config('initialize', true) | string | lower -%}
+  {%- set interval = dbt_pgtrickle.pgtrickle_config('refresh_interval') -%}
+  {%- set at_creation = interval.get('at_creation', true) if interval is mapping else true -%}
+  {%- set initialize = dbt_pgtrickle.pgtrickle_config('initialize', at_creation) | string | lower -%}
   {%- if initialize not in ['true', 'false', 'on_create', 'on_schedule'] -%}
     {%- do dbt_pgtrickle.pgtrickle_config_error('initialize', initialize, "true, false, 'on_create' or 'on_schedule'") -%}
   {%- endif -%}
@@ -102,18 +85,40 @@
       'options': options}) }}
 {% endmacro %}
 
+{# Of these words the one that shares most pairs of neighbouring letters. #}
+{% macro pgtrickle_closest(word, words) %}
+  {%- set best = namespace(word=words[0], score=-1) -%}
+  {%- for other in words -%}
+    {%- set common = namespace(pairs=0) -%}
+    {%- for i in range((word | length) - 1) if word[i:i + 2] in other -%}
+      {%- set common.pairs = common.pairs + 2 -%}
+    {%- endfor -%}
+    {%- set score = common.pairs / ((word | length) + (other | length)) -%}
+    {%- if score > best.score -%}
+      {%- set best.word = other -%}
+      {%- set best.score = score -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {{ return(best.word) }}
+{% endmacro %}
+
 {% macro pgtrickle_wait_setting() %}
+  {%- set timeout = dbt_pgtrickle.pgtrickle_config('wait_timeout', '5m') | string -%}
+  {%- if not modules.re.match('^\\s*(\\d+\\s*(ms|s|m|min|h|d|seconds?|minutes?|hours?|days?)\\s*)+$', timeout) -%}
+    {%- do dbt_pgtrickle.pgtrickle_config_error('wait_timeout', timeout, "a duration like '30s' or '5m'") -%}
+  {%- endif -%}
   {{ return({
       'wait': dbt_pgtrickle.pgtrickle_config('wait', true) | string | lower != 'false',
       'refresh': dbt_pgtrickle.pgtrickle_config('refresh_on_run', false) | string | lower == 'true',
-      'timeout': dbt_pgtrickle.pgtrickle_config('wait_timeout', '5m') | string}) }}
+      'timeout': timeout}) }}
 {% endmacro %}
 
 {# What cannot become a stream table, said before anything is done. #}
 {% macro pgtrickle_check_model(relation, sql) %}
   {%- for key in (model.config.get('meta') or {}).get('pgtrickle') or {} -%}
     {%- if key not in dbt_pgtrickle.pgtrickle_known_keys() -%}
-      {%- do exceptions.raise_compiler_error("model " ~ model.name ~ ": unknown key '" ~ key ~ "' in meta.pgtrickle - known keys are " ~ dbt_pgtrickle.pgtrickle_known_keys() | join(', ')) -%}
+      {%- do exceptions.raise_compiler_error("model " ~ model.name ~ ": unknown key '" ~ key ~ "' in meta.pgtrickle - did you mean '" ~ dbt_pgtrickle.pgtrickle_closest(key, dbt_pgtrickle.pgtrickle_known_keys())
+          ~ "'? Known keys are " ~ dbt_pgtrickle.pgtrickle_known_keys() | join(', ')) -%}
     {%- endif -%}
   {%- endfor -%}
   {%- if config.get('sql_header') -%}

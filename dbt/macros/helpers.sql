@@ -58,3 +58,11 @@
 {% macro pgtrickle_staleness(relation) %}
   {{ return("(select staleness from pgtrickle.get_staleness(" ~ dbt_pgtrickle.pgtrickle_literal(dbt_pgtrickle.pgtrickle_relation_name(relation)) ~ "))") }}
 {% endmacro %}
+
+{# With the variable pgtrickle_test_wait, generic tests of a stream table wait first until it contains what was committed before.  Needs the dispatch block. #}
+{% macro postgres__get_where_subquery(relation) %}
+  {%- if execute and var('pgtrickle_test_wait', false) -%}
+    {%- do dbt_pgtrickle.pgtrickle_wait_fresh(timeout=var('pgtrickle_test_wait_timeout', '30s')) -%}
+  {%- endif -%}
+  {{ return(dbt.default__get_where_subquery(relation)) }}
+{% endmacro %}

@@ -20,6 +20,9 @@
         {%- do exceptions.raise_compiler_error("Could not parse index config: unknown key '" ~ key ~ "' of model " ~ model.name) -%}
       {%- endif -%}
     {%- endfor -%}
+    {%- if spec.get('cluster') -%}
+      {%- do exceptions.warn("model " ~ model.name ~ ": cluster of an index has no meaning here and is ignored") -%}
+    {%- endif -%}
     {%- set columns = spec.get('columns') or [] -%}
     {%- if not columns and spec.get('default') -%}
       {%- set columns = adapter.get_columns_in_relation(relation) | map(attribute='quoted') | list -%}

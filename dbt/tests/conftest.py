@@ -11,6 +11,7 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.dirname(HERE)
 sys.path.insert(0, os.path.join(os.path.dirname(PACKAGE), "demo"))
+sys.path.insert(0, os.path.join(PACKAGE, "python"))  # as if it were installed; dbt finds it as it finds installed ones
 
 from cluster import Cluster  # noqa: E402
 

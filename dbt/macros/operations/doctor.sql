@@ -26,6 +26,9 @@
     {%- do checks.append(['dispatch of ' ~ name, 'OK' if found == 'dbt_pgtrickle' else 'WARNING',
         'from ' ~ found if found == 'dbt_pgtrickle' else 'from ' ~ found ~ ': add the dispatch block to dbt_project.yml, "dbt run-operation pgtrickle_generate_shims" prints it']) -%}
   {%- endfor -%}
+  {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.config.materialized in ['view', 'ephemeral'] and node.config.get('indexes') -%}
+    {%- do checks.append(['indexes of ' ~ node.name, 'WARNING', 'indexes of a ' ~ node.config.materialized ~ ' are ignored: PostgreSQL has none; materialized=\'pgtrickle\' has']) -%}
+  {%- endfor -%}
   {%- for check in checks -%}
     {{ print('%-9s %s: %s' | format(check[1], check[0], check[2])) }}
   {%- endfor -%}
