@@ -54,6 +54,14 @@
 #define compat_strategy(meaning) ((meaning)->strategy)
 #endif
 
+/* 16 moved rights out of the range table; an error when one is lacking. */
+#if PG_VERSION_NUM >= 160000
+#define compat_check_query_permissions(query) \
+	ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true)
+#else
+#define compat_check_query_permissions(query) ExecCheckRTPerms((query)->rtable, true)
+#endif
+
 /* 16 replaced the ownership check per kind of object by one for all. */
 #if PG_VERSION_NUM >= 160000
 #define compat_owns_relation(relid, role) object_ownercheck(RelationRelationId, relid, role)

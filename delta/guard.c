@@ -46,7 +46,8 @@ pgtrickle_guard(PG_FUNCTION_ARGS)
 		 errdetail("%s was refused: the rows of a stream table are those of its defining query.",
 				   guarded_command(trigdata->tg_event)),
 		 errhint(
-			 "Change the tables that its query reads, or drop it with pgtrickle.drop_stream_table(%s).",
+			 "Change the tables that its query reads, or drop it with pgtrickle.drop_stream_table(%s)."
+			 " An incremental model of dbt replaces it when run with --full-refresh.",
 			 quote_literal_cstr(name)),
 		 errtable(relation)));
 	PG_RETURN_NULL();

@@ -25,6 +25,7 @@
 #include "query.h"
 #include "run.h"
 #include "run_owner.h"
+#include "source_rights.h"
 #include "sources.h"
 #include "state_tables.h"
 #include "utils/array.h"
@@ -309,6 +310,7 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	MemoryContext oldcontext;
 	HASHCTL		control = {0};
 	List	   *relids;
+	Query	   *rights_query;
 
 	owner_scope_enter(&scope, table);
 	/* First what we depend on, so that no invalidation is missed while compiling. */
@@ -318,6 +320,10 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	MemoryContextSwitchTo(oldcontext);
 	query_check_rights(table->defining_query);
 	table->program = program_compile(table->defining_query, table->context);
+	rights_query = source_rights_query(table->defining_query);
+	oldcontext = MemoryContextSwitchTo(table->context);
+	table->rights_query = copyObject(rights_query);
+	MemoryContextSwitchTo(oldcontext);
 	owner_scope_leave(&scope);
 	if (!table->wants_delta)
 		program_refresh_in_full(table->program, "refresh mode is FULL");

@@ -60,6 +60,7 @@ typedef struct LoadedTable
 	List	   *settings;		/* of String pairs: names and values pinned at creation */
 	List	   *consumer_ids;	/* of int64 *: stream tables that read this one */
 	DeltaProgram *program;
+	Query	   *rights_query;	/* what the owner has to be allowed to read (source_rights.h) */
 	RowLocator	locator;
 	List	   *state_relids;	/* oid list beside program->states */
 	List	   *state_indexes;

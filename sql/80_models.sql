@@ -126,12 +126,16 @@ AS $$
 		FROM pgtrickle.pgt_stream_tables s
 		WHERE s.pgt_id = model_warnings.pgt_id AND s.downgrade_reason IS NOT NULL
 		UNION ALL
+		SELECT format('updates and deletes of %1$s come without their old rows and lead to full refreshes: ALTER TABLE %1$s REPLICA IDENTITY FULL', c.oid::regclass)
+		FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid
+		WHERE d.pgt_id = model_warnings.pgt_id AND d.source_type = 'TABLE' AND c.relkind = 'r' AND c.relreplident <> 'f'
+		UNION ALL
 		SELECT 'no applier is connected, so it is not being maintained: start "pgtrickle run"'
 		FROM pgtrickle.pgt_applier a WHERE NOT a.connected
 	) w (text)
 $$;
 COMMENT ON FUNCTION pgtrickle.model_warnings(bigint) IS
-	'refreshed in full, or not maintained because no applier is connected; null when there is nothing to say';
+	'refreshed in full, sources that do not log old rows, not maintained because no applier is connected; null when there is nothing to say';
 
 CREATE FUNCTION pgtrickle.rows_of_last_refresh(pgt_id bigint) RETURNS bigint
 	LANGUAGE sql VOLATILE

@@ -271,6 +271,25 @@ is($node->sql('TABLE copies'), '1|{1}|{2}', 'a tick by hand');
 is($node->sql('SELECT DISTINCT name FROM who'),
 	'alice', 'code of users that a value or a literal runs in a tick has the rights of their owner');
 
+# The delta of a count reads nothing but the staged changes; the right on the source counts all the same.
+$node->sql(
+	q{CREATE TABLE lent (id int PRIMARY KEY, n int);
+	GRANT SELECT ON lent TO alice;
+	SET ROLE alice;
+	SELECT pgtrickle.create_stream_table('borrowed', 'SELECT n, count(*) AS c FROM lent GROUP BY n', '5s');
+	RESET ROLE;
+	INSERT INTO lent VALUES (1, 1)});
+my $borrowed = $node->sql(q{SELECT pgtrickle.stream_table_id('borrowed')});
+my $tick = qq{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pgtrickle.tick_begin();
+	SELECT pgtrickle.tick_plan('{$borrowed}', '{1}', '{delta}');
+	SELECT pgtrickle.tick_stage(1, data) FROM pg_logical_slot_peek_binary_changes('ticks', NULL, NULL, 'proto_version', '1', 'interest', '*');
+	SELECT pgtrickle.tick_execute('0/1', '0/2'); COMMIT};
+$node->sql('REVOKE SELECT ON lent FROM alice');
+like($node->psql_error($tick), qr/^42501: permission denied for table lent/, 'a refresh by delta without a right fails');
+$node->sql('GRANT SELECT (id, n) ON lent TO alice');
+$node->sql($tick);
+is($node->sql('TABLE borrowed'), '1|1', 'and the right on the columns is enough');
+
 # --- roles and owners ------------------------------------------------------------------------------------------
 
 $node->sql('ALTER TABLE mine OWNER TO bob');

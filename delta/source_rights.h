@@ -1,0 +1,18 @@
+/*
+ * delta/source_rights.h
+ *     May the owner of a stream table still read what its query reads?
+ */
+#ifndef PGTRICKLE_SOURCE_RIGHTS_H
+#define PGTRICKLE_SOURCE_RIGHTS_H
+
+#include "postgres.h"
+
+#include "nodes/parsenodes.h"
+
+/* The query, expanded, for the check; in the current context. */
+extern Query *source_rights_query(const char *defining_query);
+
+/* An error, the server's own, when the current role lacks a right.  A few look-ups in caches. */
+extern void source_rights_check(Query *query);
+
+#endif							/* PGTRICKLE_SOURCE_RIGHTS_H */
