@@ -228,3 +228,19 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle.build_model(text, text, jsonb) IS
 	'makes a stream table what a model says, in one step: created, migrated, altered, rebuilt or left alone, and says which and why';
+
+-- For tools that have something else to put in its place: the failures of a test can be stored in a table.
+CREATE FUNCTION pgtrickle.try_build_model(relation text, query text, options jsonb DEFAULT '{}')
+	RETURNS TABLE (action text, detail text, row_count bigint, warnings text[])
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+BEGIN
+	RETURN QUERY SELECT m.action, m.detail, m.row_count, m.warnings FROM pgtrickle.build_model(relation, query, options) m;
+EXCEPTION WHEN feature_not_supported THEN
+	action := 'refused';
+	detail := SQLERRM;
+	RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.try_build_model(text, text, jsonb) IS
+	'build_model(), but a query that no stream table can have leads to the action "refused" with the reason in place of an error';

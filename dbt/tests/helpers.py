@@ -27,13 +27,18 @@ def statuses(*arguments, expect_pass=None):
     return {result.node.name: str(result.status) for result in run_dbt(list(arguments), expect_pass=expect_pass).results}
 
 
+def execute(project, sql, fetch=None):
+    """{schema} is the project's own schema; with project.run_sql() it is that of the target of the last command."""
+    return project.run_sql(sql.replace("{schema}", project.test_schema), fetch=fetch)
+
+
 def one(project, sql):
     """The only value of a query."""
-    return project.run_sql(sql, fetch="one")[0]
+    return execute(project, sql, fetch="one")[0]
 
 
 def rows(project, sql):
-    return project.run_sql(sql, fetch="all")
+    return execute(project, sql, fetch="all")
 
 
 def differences(project, *names):

@@ -114,6 +114,11 @@ from pgtrickle.build_model({{ dbt_pgtrickle.pgtrickle_literal(relation.render())
   {%- elif action == 'noop' and not wait.refresh and not dbt_pgtrickle.pgtrickle_reads_what_dbt_builds() -%}
     {{ return('') }}
   {%- endif -%}
+  {%- do dbt_pgtrickle.pgtrickle_refresh_now(relation, wait.timeout) -%}
+{% endmacro %}
+
+{# Waits for a tick, if there is an applier and the stream table does not stand still. #}
+{% macro pgtrickle_refresh_now(relation, timeout) %}
   {%- set name = dbt_pgtrickle.pgtrickle_literal(relation.include(database=false).render()) -%}
   {%- call statement('pgtrickle_must_wait', fetch_result=True, auto_begin=False) -%}
     select (select connected from pgtrickle.pgt_applier)
@@ -121,7 +126,7 @@ from pgtrickle.build_model({{ dbt_pgtrickle.pgtrickle_literal(relation.render())
   {%- endcall -%}
   {%- if load_result('pgtrickle_must_wait')['data'][0][0] -%}
     {%- call statement('pgtrickle_wait', fetch_result=True, auto_begin=False) -%}
-      select set_config('pgtrickle.refresh_timeout', (extract(epoch from {{ dbt_pgtrickle.pgtrickle_literal(wait.timeout) }}::interval) * 1000)::bigint || 'ms', false),
+      select set_config('pgtrickle.refresh_timeout', (extract(epoch from {{ dbt_pgtrickle.pgtrickle_literal(timeout) }}::interval) * 1000)::bigint || 'ms', false),
         pgtrickle.refresh_stream_table({{ name }})
     {%- endcall -%}
   {%- endif -%}
