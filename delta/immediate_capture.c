@@ -213,19 +213,20 @@ capture_statement(TriggerData *trigger, List *captures)
 		tuplestore_select_read_pointer(stores[i], 0);
 		tuplestore_rescan(stores[i]);
 	}
-	oldcontext = MemoryContextSwitchTo(row_context);
 	for (;;)
 	{
+		/* Not in row_context: a row that comes from disk is allocated here, and the slot frees it when it gets the next one. */
 		TupleTableSlot *old_slot = next_row(stores[0], slots[0]);
 		TupleTableSlot *new_slot = next_row(stores[1], slots[1]);
 
 		CHECK_FOR_INTERRUPTS();
 		if (old_slot == NULL && new_slot == NULL)
 			break;
+		oldcontext = MemoryContextSwitchTo(row_context);
 		add_change(captures, old_slot, new_slot);
+		MemoryContextSwitchTo(oldcontext);
 		MemoryContextReset(row_context);
 	}
-	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(row_context);
 	for (int i = 0; i < 2; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);

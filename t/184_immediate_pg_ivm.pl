@@ -187,6 +187,12 @@ is($wrong{comparison}, undef, 'the comparisons worked');
 is($wrong{$_}, undef, "maintained: $case{$_}") foreach @names;
 $session->quit;
 
+# 34, 45: a batch, here one whose rows do not fit into memory.  (The rows of such a statement were once freed twice, which ended the server.)
+$node->sql(q{CREATE TABLE batch (id int PRIMARY KEY, k int, t text); INSERT INTO batch SELECT g, g % 7, 'row ' || g FROM generate_series(1, 6000) g;
+	SELECT pgtrickle.create_stream_table('batched', 'SELECT x.id, x.t, b.w FROM batch x JOIN b ON b.k = x.k', refresh_mode => 'IMMEDIATE')});
+$node->sql(q{SET work_mem = '64kB'; UPDATE batch SET t = t || repeat('x', 100); DELETE FROM batch WHERE id % 3 = 0; INSERT INTO batch SELECT g, 1, 'new' FROM generate_series(6001, 9000) g});
+$node->is_current('batched', 'statements that change more rows than fit into memory (34)');
+
 # ---- several sessions ----
 
 # 104: a row is inserted while the view is created; here the one who creates waits for the one who writes, or the other way round.
