@@ -18,6 +18,8 @@
  * Nothing is written while waiting; one small query is repeated, with a new snapshot each time, because the caller may be in a
  * REPEATABLE READ transaction.
  *
+ * An IMMEDIATE stream table is up to date without anybody: there is nothing to wait for, and it is verified on the spot.
+ *
  *     ASKED -> (applier gone for longer than APPLIER_GRACE_MS | failed | paused) -> error
  *           -> covered -> done
  */
@@ -45,9 +47,11 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "immediate_graph.h"
 #include "privileged.h"
 #include "settings.h"
 #include "stream_table.h"
+#include "verify.h"
 #include "wal_message.h"
 
 #define POLL_DELAY_MS_MIN 1
@@ -274,6 +278,13 @@ barrier_end(Barrier *barrier)
 {
 	privileged_end(&barrier->section);
 	MemoryContextDelete(barrier->context);
+}
+
+/* Then nobody has to be waited for: writers have maintained it. */
+static bool
+is_immediate(Barrier *barrier)
+{
+	return immediate_table(barrier->table.pgt_id) != NULL;
 }
 
 static void
@@ -525,6 +536,12 @@ pgtrickle_refresh_stream_table(PG_FUNCTION_ARGS)
 		barrier_end(&barrier);
 		PG_RETURN_VOID();
 	}
+	if (is_immediate(&barrier))
+	{
+		barrier_check_state(&barrier);
+		barrier_end(&barrier);
+		PG_RETURN_VOID();
+	}
 	refuse_own_change(&barrier);
 	if (FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()))
 		ereport(
@@ -548,6 +565,21 @@ pgtrickle_refresh_stream_table(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Here and now, at the last snapshot.  What is stored is for ourselves. */
+static void
+verify_here(Barrier *barrier)
+{
+	PushCopiedSnapshot(GetLatestSnapshot());
+	UpdateActiveSnapshotCommandId();
+	verify_store(immediate_load(barrier->table.pgt_id), barrier->nonce);
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+	barrier_look(barrier);
+	if (SPI_execute(psprintf("DELETE FROM pgtrickle.pgt_verifications WHERE nonce = %s",
+							 quote_literal_cstr(barrier->nonce)), false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not remove a verification");
+}
+
 /*
  * pgtrickle.verify_answer(name text) returns jsonb
  *
@@ -563,10 +595,18 @@ pgtrickle_verify_answer(PG_FUNCTION_ARGS)
 	refuse_during_recovery("verify a stream table", "Call it on the primary.");
 	barrier_begin(&barrier, text_to_cstring(PG_GETARG_TEXT_PP(0)), STREAM_TABLE_SEE,
 				  refresh_timeout_ms());
-	refuse_own_change(&barrier);
-	barrier_check_state(&barrier);
 	barrier.nonce = nonce;
-	barrier_ask(&barrier, "verify", nonce);
+	if (is_immediate(&barrier))
+	{
+		barrier_check_state(&barrier);
+		verify_here(&barrier);
+	}
+	else
+	{
+		refuse_own_change(&barrier);
+		barrier_check_state(&barrier);
+		barrier_ask(&barrier, "verify", nonce);
+	}
 	while (barrier.state.answer == NULL)
 	{
 		barrier_check_applier(&barrier);
@@ -715,6 +755,11 @@ barrier_wait(Barrier *barrier, XLogRecPtr source_lsn)
 		return barrier_wait_on_standby(barrier, source_lsn);
 	if (barrier->state.created_by_us)
 		return true; /* its first fill has just seen everything */
+	if (is_immediate(barrier))
+	{
+		barrier_check_state(barrier);
+		return true;
+	}
 	refuse_own_change(barrier);
 	if (!barrier_wait_for_lsn(barrier, source_lsn))
 		return false;
