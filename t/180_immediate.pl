@@ -157,4 +157,13 @@ follows('session_replication_role = replica', 'SET session_replication_role = re
 follows('prepared transactions', 'BEGIN', q{UPDATE accounts SET balance = balance + 3 WHERE branch = 4}, q{PREPARE TRANSACTION 'p'},
 	q{COMMIT PREPARED 'p'});
 
+# Deltas that spill to files, in a subtransaction that is rolled back, too.
+$node->sql('CREATE TABLE many (id int, k int, note text)');
+my %many = (many_sums => 'SELECT k, count(*) AS n, sum(id) AS ids FROM many GROUP BY k', many_rows => 'SELECT id, note FROM many WHERE k = 1');
+$node->create_stream_table($_, $many{$_}, refresh_mode => 'IMMEDIATE') foreach sort keys %many;
+my $differences = join(' UNION ALL ', map { "SELECT d::text FROM ((($many{$_}) EXCEPT ALL TABLE $_) UNION ALL (TABLE $_ EXCEPT ALL ($many{$_}))) d" } sort keys %many);
+$node->sql(qq{SET work_mem = '64kB'; INSERT INTO many SELECT g, g % 3, repeat('long ', 20) FROM generate_series(1, 4000) g;
+	BEGIN; UPDATE many SET id = id + 1; SAVEPOINT s; UPDATE many SET k = 1; ROLLBACK TO s; COMMIT; DELETE FROM many WHERE id > 3000});
+is($node->sql($differences), '', 'deltas that do not fit into memory');
+
 done_testing();
