@@ -243,11 +243,21 @@ sub _done
 		push @{ $self->{trace} }, "    session $i: $answer->{state} $answer->{message}";
 		$self->{errors}{ $answer->{state} }++;
 		$self->_finding("unexpected $answer->{state} $answer->{message}") if !grep { $_ eq $answer->{state} } @{ $self->{may_fail} };
-		$state->{next} = @{ $self->{sessions}[$i] };
-		$self->{connections}[$i]->run('ROLLBACK');
+		$self->_end_session($i);
 		return;
 	}
-	$self->_check($self->{connections}[$i], "session $i, after: $state->{statement}");
+	# A check may meet the end of a transaction that SERIALIZABLE does not allow.
+	my $failed = $self->_check($self->{connections}[$i], "session $i, after: $state->{statement}");
+	$self->_end_session($i) if $failed;
+	return;
+}
+
+sub _end_session
+{
+	my ($self, $i) = @_;
+
+	$self->{state}[$i]{next} = @{ $self->{sessions}[$i] };
+	$self->{connections}[$i]->run('ROLLBACK');
 	return;
 }
 
@@ -260,23 +270,26 @@ sub _is_locked_away
 	return $self->{control}->run("SELECT 1 FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid <> $connection->{pid} LIMIT 1")->{rows} ne '';
 }
 
+# Returns whether a check has failed in a way that ends the transaction, and may.
 sub _check
 {
 	my ($self, $connection, $where) = @_;
 
-	return if $self->{only_committed} && $connection != $self->{control};
-	return if $self->_is_locked_away($connection);
+	return 0 if $self->{only_committed} && $connection != $self->{control};
+	return 0 if $self->_is_locked_away($connection);
 	foreach my $check (@{ $self->{checks} })
 	{
 		my $answer = $connection->run($check);
 		next if $answer->{state} eq '00000' && $answer->{rows} eq '';
-		# A check may meet the end of a transaction that SERIALIZABLE does not allow.
-		next if grep { $_ eq $answer->{state} } @{ $self->{may_fail} };
-		# ... and is no statement of a transaction that has failed already.
-		next if $answer->{state} eq '25P02';
+		if (grep { $_ eq $answer->{state} } @{ $self->{may_fail} })
+		{
+			push @{ $self->{trace} }, "    $where: $answer->{state}";
+			$self->{errors}{ $answer->{state} }++;
+			return 1;
+		}
 		$self->_finding("$where: $answer->{message}\n" . substr $answer->{rows}, 0, 600);
 	}
-	return;
+	return 0;
 }
 
 sub _finding
