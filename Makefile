@@ -13,6 +13,7 @@
 #   make fuzz           random queries for half an hour (PGTRICKLE_FUZZ_SECONDS=n: others)
 #   make sqlsmith       odd queries by SQLsmith against a server with stream tables
 #   make constructs     docs/reference/constructs.md, from what the server says
+#   make check-upgrade  pg_upgrade to 17, with stream tables (UPGRADE_TO=18); needs root
 #   make demo           the demo, with set-up        make clean
 #   make bench-tpch     TPC-H at the scales 0.1 and 1 (TPCH_SCALES=0.1: one); half an hour, 6 GB of disk
 
@@ -56,6 +57,10 @@ check-dbt:
 check-models:
 	tools/check-models
 
+UPGRADE_TO ?= 17
+check-upgrade:
+	tools/check-upgrade $(UPGRADE_TO)
+
 check-long:
 	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
 
@@ -86,4 +91,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-dbt check-models check-units check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-dbt check-models check-units check-upgrade check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
