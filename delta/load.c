@@ -45,6 +45,7 @@ typedef struct CacheEntry
 } CacheEntry;
 
 static HTAB *cache = NULL;
+static List *dropped = NIL;		/* of LoadedTable: out of the cache, to be freed when the transaction ends */
 static Oid	definitions_relid = InvalidOid;
 
 static void
@@ -60,6 +61,35 @@ relation_invalidated(Datum arg, Oid relid)
 		if (entry->table != NULL &&
 			(relid == InvalidOid || relid == definitions_relid || list_member_oid(entry->relids, relid)))
 			entry->table->valid = false;
+	}
+}
+
+static void
+free_table(LoadedTable *table)
+{
+	HASH_SEQ_STATUS status;
+	PlanEntry  *plan;
+
+	if (table->plans != NULL)
+	{
+		hash_seq_init(&status, table->plans);
+		while ((plan = hash_seq_search(&status)) != NULL)
+			SPI_freeplan(plan->plan);
+	}
+	MemoryContextDelete(table->context);
+}
+
+static void
+free_dropped(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	while (dropped != NIL)
+	{
+		LoadedTable *table = linitial(dropped);
+
+		dropped = list_delete_first(dropped);
+		free_table(table);
 	}
 }
 
@@ -80,6 +110,7 @@ create_cache(void)
 	control.hcxt = CacheMemoryContext;
 	cache = hash_create("pgtrickle stream tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
+	RegisterXactCallback(free_dropped, NULL);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, rights_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, rights_changed, (Datum) 0);
 }
@@ -336,19 +367,16 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	table->plans = hash_create("delta program plans", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/*
+ * Somebody further up may be at work with it: a tick holds what it has loaded until its end.  So it is freed with the transaction.
+ */
 static void
 drop_entry(CacheEntry *entry)
 {
-	HASH_SEQ_STATUS status;
-	PlanEntry  *plan;
+	MemoryContext oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
 
-	if (entry->table->plans != NULL)
-	{
-		hash_seq_init(&status, entry->table->plans);
-		while ((plan = hash_seq_search(&status)) != NULL)
-			SPI_freeplan(plan->plan);
-	}
-	MemoryContextDelete(entry->table->context);
+	dropped = lappend(dropped, entry->table);
+	MemoryContextSwitchTo(oldcontext);
 	list_free(entry->relids);
 	entry->relids = NIL;
 	entry->table = NULL;
@@ -452,9 +480,10 @@ table_load(int64 pgt_id)
 	PG_CATCH();
 	{
 		bool		overtaken = !table->valid;
-		char	   *name = MemoryContextStrdup(CurTransactionContext, table->qualified_name);
+		char	   *name = table->qualified_name;
 
-		drop_entry(entry);
+		if (entry->table == table)
+			drop_entry(entry);
 		if (overtaken)
 			throw_if_overtaken(name);
 		PG_RE_THROW();

@@ -320,6 +320,11 @@ BEGIN
 		RETURN;
 	END IF;
 
+	-- our own tables, which a refresh makes anew, are nobody's source
+	IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pgtrickle') THEN
+		RETURN;
+	END IF;
+
 	-- first what may be refused, outside of the block that turns errors into warnings
 	FOR command IN
 		SELECT c.objid, c.command_tag, c.object_type, c.classid, d.pgt_id IS NOT NULL AS is_ours,

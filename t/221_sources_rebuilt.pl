@@ -163,6 +163,18 @@ all_right('and it follows');
 is($node->sql("SELECT count(*) FROM pgtrickle.pgt_history JOIN pgtrickle.pgt_definitions USING (pgt_id)
 	WHERE relid = 'l_and_r'::regclass AND refresh_id > $last AND action = 'FULL'"), 0, 'by delta');
 
+# A tick makes states anew while the view that it reads is dropped under it: what it holds must not go.
+my $since = $node->sql('SELECT pg_postmaster_start_time()');
+$node->sql('CREATE TABLE quick (id int, v int); INSERT INTO quick SELECT i, i FROM generate_series(1, 50) i; CREATE VIEW over_quick AS SELECT id, v FROM quick');
+$node->create_stream_table('quick_sums', 'SELECT v % 5 AS v, sum(id) AS s FROM over_quick GROUP BY 1');
+$node->sql(
+	join ';',
+	(   map { ('SELECT pg_sleep(0.0' . int(rand 4) . ')', $_) } (
+			'CREATE TABLE quick__tmp AS SELECT * FROM quick', 'ALTER TABLE quick RENAME TO quick__backup', 'ALTER TABLE quick__tmp RENAME TO quick',
+			'DROP TABLE quick__backup CASCADE', 'CREATE VIEW over_quick AS SELECT id, v FROM quick'))) foreach 1 .. 15;
+is($node->sql('SELECT pg_postmaster_start_time()'), $since, 'the server stands');
+all_right('and what was danced so quickly is right');
+
 my $script = $node->basedir . '/writes.sql';
 open my $out, '>', $script or die $!;
 foreach my $i (1 .. 600)
