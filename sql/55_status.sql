@@ -166,6 +166,29 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.health_summary() IS 'counts of stream tables by state, and whether an applier is connected';
 
+-- Of the last thousand rows of history of each stream table; what several refreshes took together counts for each of them alike.
+CREATE FUNCTION pgtrickle.pgtrickle_refresh_stats()
+	RETURNS TABLE (stream_table text, mode text, avg_ms double precision, p95_ms double precision, p99_ms double precision,
+		refresh_count bigint, last_refresh_at timestamptz)
+	LANGUAGE sql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('%s.%s', s.pgt_schema, s.pgt_name), s.effective_refresh_mode, h.avg_ms, h.p95_ms, h.p99_ms, h.refresh_count, s.last_refresh_at
+	FROM pgtrickle.pgt_stream_tables s
+	CROSS JOIN LATERAL (
+		SELECT sum(r.duration_ms) / nullif(sum(r.refreshes), 0) AS avg_ms,
+			percentile_cont(0.95) WITHIN GROUP (ORDER BY r.duration_ms / r.refreshes) AS p95_ms,
+			percentile_cont(0.99) WITHIN GROUP (ORDER BY r.duration_ms / r.refreshes) AS p99_ms,
+			coalesce(sum(r.refreshes), 0)::bigint AS refresh_count
+		FROM (SELECT * FROM pgtrickle.pgt_refresh_history h WHERE h.pgt_id = s.pgt_id
+			ORDER BY h.refresh_id DESC LIMIT 1000) r
+		WHERE r.status = 'COMPLETED' AND r.duration_ms IS NOT NULL
+	) h
+	ORDER BY s.pgt_schema, s.pgt_name
+$$;
+COMMENT ON FUNCTION pgtrickle.pgtrickle_refresh_stats() IS
+	'how long the last refreshes of each stream table took';
+
 /* ---- the applier, its slot, the sources ---- */
 
 CREATE FUNCTION pgtrickle.slot_health()
@@ -268,3 +291,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.health_check() IS
 	'everything that must be well, with OK, WARNING or CRITICAL and the facts';
+
+CREATE FUNCTION pgtrickle.preflight() RETURNS text
+	LANGUAGE sql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT jsonb_pretty(jsonb_build_object(
+		'ok', bool_and(c.severity <> 'CRITICAL'),
+		'version', pgtrickle.version(),
+		'server_version', current_setting('server_version'),
+		'checks', jsonb_agg(jsonb_build_object('check', c.check_name, 'severity', c.severity, 'detail', c.detail))))
+	FROM pgtrickle.health_check() c
+$$;
+COMMENT ON FUNCTION pgtrickle.preflight() IS
+	'health_check() as one JSON text, with versions and whether nothing is critical';

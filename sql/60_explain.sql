@@ -129,6 +129,39 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.export_definition(text) IS 'another name of stream_table_definition()';
 
+CREATE FUNCTION pgtrickle.spec_by_id(pgt_id bigint) RETURNS jsonb
+	LANGUAGE sql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT jsonb_build_object('name', s.pgt_name, 'schema', s.pgt_schema, 'query', s.defining_query, 'schedule', s.schedule,
+		'refresh_mode', s.refresh_mode, 'effective_refresh_mode', s.effective_refresh_mode, 'status', s.status, 'options', s.options,
+		'sources', (SELECT coalesce(jsonb_agg(jsonb_build_object('schema', d.source_schema, 'name', d.source_name, 'type', d.source_type,
+				'columns', d.columns_used) ORDER BY d.source_schema, d.source_name), '[]')
+			FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id),
+		'columns', (SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
+			FROM pg_attribute a WHERE a.attrelid = s.pgt_relid AND a.attnum > 0 AND NOT a.attisdropped))
+	FROM pgtrickle.pgt_stream_tables s
+	WHERE s.pgt_id = spec_by_id.pgt_id
+$$;
+COMMENT ON FUNCTION pgtrickle.spec_by_id(bigint) IS 'what stream_table_spec() returns';
+
+CREATE FUNCTION pgtrickle.stream_table_spec(p_name text) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+AS $$
+	SELECT pgtrickle.spec_by_id(pgtrickle.stream_table_id_to_see(p_name))
+$$;
+COMMENT ON FUNCTION pgtrickle.stream_table_spec(text) IS
+	'definition, columns and sources of a stream table as JSON';
+
+CREATE FUNCTION pgtrickle.explain_diff_sql(name text) RETURNS text
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+AS $$
+	SELECT pg_catalog.string_agg(pg_catalog.concat('-- ', r.property, E'\n', r.value), E'\n')
+	FROM pgtrickle.stream_table_report(name, false) r WHERE pg_catalog.starts_with(r.property, 'step ')
+$$;
+COMMENT ON FUNCTION pgtrickle.explain_diff_sql(text) IS
+	'the steps of a stream table''s delta program as SQL; null if it has none';
+
 /* ---- how stream tables depend on each other ---- */
 
 CREATE FUNCTION pgtrickle.sources_by_id(pgt_id bigint)

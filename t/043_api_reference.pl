@@ -103,6 +103,23 @@ sub column_names
 	return join ',', map { /^\s*(\w+)/ } split /,/, $1;
 }
 
+# What operators know from elsewhere is here, or the reference says why not.
+my %exists = map { $_ => 1 } @functions;
+my ($left_out) = $reference =~ /^## Compatibility\n(.*)/ms;
+is( join(
+		' ',
+		grep { !$exists{$_} && $left_out !~ /`$_`/ }
+		  qw(bulk_create bulk_alter_stream_tables bulk_drop_stream_tables resume_stream_table pause_all resume_all repair_stream_table set_stream_table_sla
+		  recommend_schedule schedule_recommendations export_definition stream_table_definition stream_table_spec snapshot_stream_table restore_from_snapshot
+		  list_snapshots drop_snapshot stream_table_to_publication drop_stream_table_publication refresh_if_stale write_and_refresh reset_fuse drain is_drained
+		  pause_scheduler resume_scheduler create_refresh_group drop_refresh_group refresh_groups health_summary refresh_timeline st_refresh_stats pgtrickle_refresh_stats sla_summary
+		  refresh_efficiency fuse_status metrics_summary reliability_counters cache_stats dedup_stats scheduler_overhead cluster_worker_summary preflight version
+		  version_check explain_delta explain_diff_sql explain_stream_table explain_query_rewrite diagnose_errors recommend_refresh_mode list_auxiliary_columns
+		  stream_table_lineage st_auto_threshold explain_dag check_cdc_health slot_health change_buffer_sizes wal_source_status gate_source ungate_source
+		  source_gates bootstrap_gate_status parse_duration_seconds restore_stream_tables)),
+	'',
+	'what is not here is named, with a reason');
+
 # --- the rules of the house ------------------------------------------------------------------------------------
 
 is( $node->sql(

@@ -71,6 +71,14 @@ $node->stop_applier;
 is($node->sql('SELECT pgtrickle.drain(0), pgtrickle.is_drained()'), 'f|f', 'without an applier nothing drains');
 $node->start_applier;
 
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+is($node->sql(q{SELECT (pgtrickle.preflight()::jsonb)->>'ok'}), 'true', 'nothing is critical');
+is($node->sql(q{SELECT count(*), bool_and(refresh_count > 0 AND p99_ms >= p95_ms AND avg_ms > 0) FROM pgtrickle.pgtrickle_refresh_stats()}), '3|t', 'how long refreshes took');
+is(as('owner', q{SELECT s->>'schedule', jsonb_array_length(s->'columns'), s#>>'{sources,0,name}' FROM pgtrickle.stream_table_spec('counts') s}), 'continuous|2|src', 'a definition as JSON');
+like(as('owner', q{SELECT pgtrickle.explain_diff_sql('counts')}), qr/^-- step 1.*SELECT.*__w/s, 'a program as SQL');
+like(error_as('stranger', q{SELECT pgtrickle.stream_table_spec('counts')}), qr/^42501/, 'for those who may read it');
+
 # --- snapshots and publications ---------------------------------------------------------------------------------------
 
 my $snapshot = as('owner', q{SELECT pgtrickle.snapshot_stream_table('counts')});
