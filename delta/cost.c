@@ -31,6 +31,7 @@
 #include "nodes/plannodes.h"
 #include "run.h"
 #include "run_owner.h"
+#include "shared_rows.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -182,6 +183,7 @@ add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
 {
 	uint64		nonempty = step->follows_time ? STEP_TIME_PASSED : 0;
 	uint64		magnitudes = 0;
+	Rowset	   *places = NULL;
 	SPIPlanPtr	plan;
 	double		cost;
 	double		rows;
@@ -198,7 +200,17 @@ add_query_step(Estimate *estimate, ProgramStep *step, int step_no)
 	}
 	if (nonempty == 0)
 		return;
+	if (estimate->sources != NULL && shared_rows_serve(step, nonempty) &&
+		shared_rows_are_there(step, nonempty, estimate->sources, estimate->table->owner))
+	{
+		places = shared_rows_register(step, nonempty, estimate->sources, estimate->table->owner);
+		MemoryContextSwitchTo(estimate->context);
+		nonempty |= STEP_SHARED;
+		magnitudes = cost_magnitude((double) places->row_count);
+	}
 	plan = planned_step(estimate, step_no, nonempty, magnitudes, &cost, &rows);
+	if (places != NULL)
+		shared_rows_unregister(places);
 	estimate->cost += COST_PER_STEP + cost;
 	expect_rowset(estimate, step->output,
 				  ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->resultDesc, rows);
@@ -324,6 +336,33 @@ cost_visit_plans(LoadedTable *table, const double *source_rows, PlanVisitor visi
 
 /* ---- the two sums ---- */
 
+/* Which of the steps find their lookups done already. */
+static uint64
+lookups_key(LoadedTable *table, Rowset **rowsets)
+{
+	uint64		key = 0;
+	ListCell   *lc;
+
+	foreach(lc, table->program->steps)
+	{
+		ProgramStep *step = lfirst(lc);
+		uint64		nonempty = 0;
+
+		if (step->shared == NIL)
+			continue;
+		for (int i = 0; i < step->ninputs; i++)
+		{
+			Rowset	   *input = rowsets[step->inputs[i]];
+
+			if (input != NULL && input->row_count > 0)
+				nonempty |= UINT64CONST(1) << i;
+		}
+		key = key << 1 | (nonempty != 0 && shared_rows_serve(step, nonempty) &&
+						  shared_rows_are_there(step, nonempty, rowsets, table->owner));
+	}
+	return key;
+}
+
 static uint64
 estimate_key(Rowset **rowsets, int nrowsets)
 {
@@ -342,7 +381,7 @@ static double
 delta_cost(LoadedTable *table, Rowset **rowsets)
 {
 	int			nrowsets = list_length(table->program->rowsets);
-	uint64		key = estimate_key(rowsets, nrowsets);
+	uint64		key = hash_combine64(estimate_key(rowsets, nrowsets), lookups_key(table, rowsets));
 	DeltaEstimate *entry = hash_search(table->cost.estimates, &key, HASH_FIND, NULL);
 	OwnerScope	scope;
 	double		cost;

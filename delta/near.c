@@ -11,14 +11,21 @@
  * into a rowset, whose size the planner knows.  A term whose changed inputs include X (or Y) reads near(F) for F': it leaves out only
  * rows that the term's own conditions would reject (a semijoin reduction; Bernstein and Chiu, JACM 1981).  If near(F) is empty, so is the term, and
  * it is not run.
+ *
+ * Several stream tables of a tick often look for the same rows of F, of which they want different columns.  So where the conditions contain
+ * equalities of columns, the places of the rows that match by these alone are looked up for all of them (shared_rows.c), and near(F) fetches
+ * from there what fulfils the conditions on F.  That may be more rows than near(F) has otherwise, which changes nothing.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "block.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "fk_prune.h"
 #include "keyed.h"
@@ -26,17 +33,19 @@
 #include "lock_pairs.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "query.h"
 #include "rewrite/rewriteManip.h"
 #include "rowset.h"
 #include "settings.h"
+#include "shared_rows.h"
 #include "storage/bufmgr.h"
 #include "temporal.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#define INPUTS_MIN 3			/* in a join of two inputs each scan serves one term already */
+#define INPUTS_MIN 3			/* in a join of two inputs each scan serves one term already, and is worth it only when it is shared */
 
 /* ---- what is joined with what ---- */
 
@@ -157,6 +166,158 @@ scanning_inputs(QueryBlock *block, int input_no, Relation relation)
 	return edges;
 }
 
+/* ---- places ---- */
+
+static Node *
+place_var(int rtindex)
+{
+	return (Node *) makeVar(rtindex, SelfItemPointerAttributeNumber, TIDOID, -1, InvalidOid, 0);
+}
+
+/* The first equality of this column with one of the other input, column first; NULL: there is none. */
+static Node *
+column_equality(List *quals, int rtindex, AttrNumber attno, int other)
+{
+	ListCell   *lc;
+
+	foreach(lc, quals)
+	{
+		OpExpr	   *equality = lfirst(lc);
+		Var		   *left;
+		Var		   *right;
+
+		if (!is_equality_between((Node *) equality, rtindex, other))
+			continue;
+		left = linitial(equality->args);
+		right = lsecond(equality->args);
+		if (!IsA(left, Var) || !IsA(right, Var))
+			continue;
+		if (left->varno == rtindex && left->varattno == attno)
+			return copyObject((Node *) equality);
+		if (right->varno == rtindex && right->varattno == attno && OidIsValid(get_commutator(equality->opno)))
+		{
+			equality = copyObject(equality);
+			CommuteOpExpr(equality);
+			return (Node *) equality;
+		}
+	}
+	return NULL;
+}
+
+/* All of them, in the order of the columns, so that every level that joins the two tables says the same. */
+static List *
+column_equalities(QueryBlock *block, int input_no, int other)
+{
+	BlockInput *input = list_nth(block->inputs, input_no);
+	List	   *quals = quals_about(block, bms_add_member(bms_make_singleton(input_no + 1), other + 1));
+	List	   *equalities = NIL;
+
+	for (AttrNumber attno = 1; attno <= list_length(input->colnames); attno++)
+	{
+		Node	   *equality = column_equality(quals, input_no + 1, attno, other + 1);
+
+		if (equality != NULL)
+			equalities = lappend(equalities, equality);
+	}
+	return equalities;
+}
+
+static void
+rename_entry(RangeTblEntry *rte, const char *alias)
+{
+	rte->alias = makeAlias(alias, NIL);
+	rte->eref->aliasname = pstrdup(alias);
+}
+
+/* Are rows known by their places?  Not with child tables, whose places are numbered alike. */
+static bool
+has_places(RangeTblEntry *rte)
+{
+	return rte->securityQuals == NIL && rte->tablesample == NULL && !(rte->inh && has_subclass(rte->relid));
+}
+
+static bool
+is_source_rowset(QueryBlock *block, int rowset)
+{
+	return OidIsValid(((ProgramRowset *) list_nth(block->program->rowsets, rowset))->source_relid);
+}
+
+static Query *
+select_from_one(QueryBlock *block, int input_no, List *quals, List *targets)
+{
+	List	   *rtable = NIL;
+	RangeTblRef *reference = makeNode(RangeTblRef);
+	Query	   *query;
+
+	/*
+	 * The input keeps its number; the entries before it only take up their places.  So does the one behind it: the server prints
+	 * columns without their table when there is but one entry, and the same lookup must always be printed alike.
+	 */
+	for (int i = 0; i <= Max(input_no, 1); i++)
+		rtable = lappend(rtable, copyObject(((BlockInput *) list_nth(block->inputs, i))->rte));
+	query = simple_query(rtable, quals, targets);
+	reference->rtindex = input_no + 1;
+	query->jointree->fromlist = list_make1(reference);
+	query->hasSubLinks = true;
+	return query;
+}
+
+static TargetEntry *
+weight_of_one(int resno)
+{
+	return makeTargetEntry((Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(1), false, true), resno,
+						   pstrdup(ROWSET_WEIGHT_COLUMN), false);
+}
+
+/* The lookup that may be shared; NULL: there is none. */
+static char *
+places_sql(QueryBlock *block, int input_no, int other)
+{
+	BlockInput *input = list_nth(block->inputs, input_no);
+	List	   *equalities = column_equalities(block, input_no, other);
+	RangeTblEntry *delta;
+	Query	   *query;
+
+	if (equalities == NIL || !has_places(input->rte) ||
+		!is_source_rowset(block, ((BlockInput *) list_nth(block->inputs, other))->rowset))
+		return NULL;
+	delta = join_delta_rte(block, other);
+	rename_entry(delta, "d");
+	query = select_from_one(block, input_no, list_make1(join_exists(delta, other + 1, equalities)),
+							list_make2(makeTargetEntry((Expr *) place_var(input_no + 1), 1, pstrdup("tid"), false), weight_of_one(2)));
+	rename_entry(list_nth_node(RangeTblEntry, query->rtable, input_no), "f");
+	return query_print(query);
+}
+
+static uint64
+edges_with_places(QueryBlock *block, int input_no, uint64 edges)
+{
+	uint64		found = 0;
+
+	for (int other = 0; other < list_length(block->inputs); other++)
+	{
+		uint64		bit = UINT64CONST(1) << other;
+
+		if ((edges & bit) != 0 && places_sql(block, input_no, other) != NULL)
+			found |= bit;
+	}
+	return found;
+}
+
+/* Is the row at one of the places that were looked up? */
+static Node *
+is_at_a_place(QueryBlock *block, int input_no)
+{
+	int			places = list_length(block->inputs) + 1;
+	RangeTblEntry *rte = named_rte(SHARED_ROWS_NAME, "places",
+										list_make2(makeString(pstrdup("tid")), makeString(pstrdup(ROWSET_WEIGHT_COLUMN))),
+										list_make2_oid(TIDOID, INT4OID), list_make2_int(-1, -1), list_make2_oid(InvalidOid, InvalidOid));
+	Expr	   *same = make_opclause(TIDEqualOperator, BOOLOID, false, (Expr *) place_var(input_no + 1),
+									 (Expr *) makeVar(places, 1, TIDOID, -1, InvalidOid, 0), InvalidOid, InvalidOid);
+
+	return join_exists(rte, places, list_make1(same));
+}
+
 /* ---- the statement ---- */
 
 static Node *
@@ -169,6 +330,19 @@ some_match(QueryBlock *block, int input_no, int other)
 	return join_exists(join_delta_rte(block, other), other + 1, copyObject(quals));
 }
 
+static Node *
+matches_some(NearRows *near, uint64 changed)
+{
+	List	   *matches = NIL;
+
+	for (int other = 0; other < list_length(near->block->inputs); other++)
+	{
+		if ((changed & near->edges & (UINT64CONST(1) << other)) != 0)
+			matches = lappend(matches, some_match(near->block, near->input, other));
+	}
+	return list_length(matches) == 1 ? linitial(matches) : (Node *) makeBoolExpr(OR_EXPR, matches, -1);
+}
+
 static char *
 print_near(ProgramStep *step, uint64 nonempty)
 {
@@ -176,20 +350,14 @@ print_near(ProgramStep *step, uint64 nonempty)
 	QueryBlock *block = near->block;
 	BlockInput *input = list_nth(block->inputs, near->input);
 	uint64		changed = join_changed_inputs(block, step, nonempty);
-	List	   *matches = NIL;
 	List	   *targets = NIL;
 	List	   *quals = copyObject(quals_about(block, bms_make_singleton(near->input + 1)));
-	List	   *rtable = NIL;
-	Query	   *query;
-	RangeTblRef *reference = makeNode(RangeTblRef);
 	int			attno = -1;
 
-	for (int other = 0; other < list_length(block->inputs); other++)
-	{
-		if ((changed & near->edges & (UINT64CONST(1) << other)) != 0)
-			matches = lappend(matches, some_match(block, near->input, other));
-	}
-	quals = lappend(quals, list_length(matches) == 1 ? linitial(matches) : makeBoolExpr(OR_EXPR, matches, -1));
+	if ((nonempty & STEP_SHARED) != 0)
+		quals = lappend(quals, is_at_a_place(block, near->input));
+	else
+		quals = lappend(quals, matches_some(near, changed));
 	while ((attno = bms_next_member(near->columns, attno)) >= 0)
 	{
 		Var		   *var = makeVar(near->input + 1, attno, list_nth_oid(input->coltypes, attno - 1),
@@ -199,18 +367,8 @@ print_near(ProgramStep *step, uint64 nonempty)
 		targets = lappend(targets, makeTargetEntry((Expr *) var, list_length(targets) + 1,
 												   pstrdup(strVal(list_nth(input->colnames, attno - 1))), false));
 	}
-	targets = lappend(targets, makeTargetEntry((Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(1),
-																  false, true),
-											   list_length(targets) + 1, pstrdup(ROWSET_WEIGHT_COLUMN), false));
-
-	/* the input keeps its number; the entries before it only take up their places */
-	for (int i = 0; i <= near->input; i++)
-		rtable = lappend(rtable, copyObject(((BlockInput *) list_nth(block->inputs, i))->rte));
-	query = simple_query(rtable, quals, targets);
-	reference->rtindex = near->input + 1;
-	query->jointree->fromlist = list_make1(reference);
-	query->hasSubLinks = true;
-	return query_print(query);
+	targets = lappend(targets, weight_of_one(list_length(targets) + 1));
+	return query_print(select_from_one(block, near->input, quals, targets));
 }
 
 /* ---- the pass ---- */
@@ -227,8 +385,10 @@ add_near_rows(Compiler *compiler, QueryBlock *block, int input_no, uint64 edges,
 	near->columns = columns;
 	for (int other = 0; other < list_length(block->inputs); other++)
 	{
-		if ((edges & (UINT64CONST(1) << other)) != 0)
-			step_add_input(step, ((BlockInput *) list_nth(block->inputs, other))->rowset);
+		if ((edges & (UINT64CONST(1) << other)) == 0)
+			continue;
+		step_add_input(step, ((BlockInput *) list_nth(block->inputs, other))->rowset);
+		step->shared = lappend(step->shared, places_sql(block, input_no, other));
 	}
 	fk_prune_step(block, step);
 	step_lock_block(step, block);
@@ -242,8 +402,6 @@ add_near_rows(Compiler *compiler, QueryBlock *block, int input_no, uint64 edges,
 void
 block_add_near_rows(Compiler *compiler, QueryBlock *block)
 {
-	if (list_length(block->inputs) < INPUTS_MIN)
-		return;
 	for (int i = 0; i < list_length(block->inputs); i++)
 	{
 		BlockInput *input = list_nth(block->inputs, i);
@@ -256,6 +414,8 @@ block_add_near_rows(Compiler *compiler, QueryBlock *block)
 		relation = table_open(input->rte->relid, AccessShareLock);
 		if (RelationGetNumberOfBlocks(relation) >= (BlockNumber) pgtrickle_near_rows_min_pages)
 			edges = scanning_inputs(block, i, relation);
+		if (list_length(block->inputs) < INPUTS_MIN)
+			edges = edges_with_places(block, i, edges);
 		table_close(relation, NoLock);
 		if (edges != 0)
 			add_near_rows(compiler, block, i, edges, used_columns(block->query, i + 1));

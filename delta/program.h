@@ -78,6 +78,9 @@ struct ProgramStep;
 /* Besides the inputs that are not empty: set for a step that follows the time. */
 #define STEP_TIME_PASSED (UINT64CONST(1) << 63)
 
+/* The variant of a STEP_QUERY that reads the places of rows that were looked up for several stream tables (shared_rows.c). */
+#define STEP_SHARED (UINT64CONST(1) << 62)
+
 /*
  * Prints the statement of a STEP_QUERY for the inputs that are not empty (bit i: input i; STEP_TIME_PASSED).  The statement
  * yields the output's columns and a weight.
@@ -101,6 +104,7 @@ typedef struct ProgramStep
 	/* STEP_REPLACE: the statement that recomputes groups, for one pattern of NULLs in the keys (bit i: key i is NULL) */
 	char	   *(*print_recompute) (struct ProgramStep *step, const char *keys_name, uint64 null_keys);
 	List	   *fk_edges;		/* STEP_QUERY: of ForeignKeyEdge (fk_prune.c): inputs that it may ignore */
+	List	   *shared;			/* STEP_QUERY: of char *, beside inputs: the lookup for this input that may be shared, or NULL; NIL: none */
 	bool		follows_time;	/* STEP_QUERY: runs even if its inputs are empty, since time has passed */
 
 	/*

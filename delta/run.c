@@ -29,6 +29,7 @@
 #include "run.h"
 #include "run_owner.h"
 #include "source_rights.h"
+#include "shared_rows.h"
 #include "fill_progress.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -160,6 +161,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	uint64		nonempty = step->follows_time ? STEP_TIME_PASSED : 0;
 	uint64		magnitudes = 0;
 	bool		has_deletes = false;
+	Rowset	   *places = NULL;
 	const char *name = ((ProgramRowset *) list_nth(run->table->program->rowsets, step->output))->name;
 	SPIPlanPtr	plan;
 	Rowset	   *rowset;
@@ -181,9 +183,17 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 		return;
 	/* with several changed inputs some terms are subtracted; and rows leave as time passes */
 	has_deletes |= step->subtracts || step->follows_time || (nonempty & (nonempty - 1)) != 0;
+	if (run->locks == NULL && shared_rows_serve(step, nonempty))
+	{
+		places = shared_rows_register(step, nonempty, run->rowsets, run->table->owner);
+		nonempty |= STEP_SHARED;
+		magnitudes = cost_magnitude((double) places->row_count);
+	}
 	plan = table_prepare_step(run->table, step_no, nonempty, magnitudes);
 	rowset = execute_into_rowset(plan, name, NULL, has_deletes);
 	compare_with_own_snapshot(plan, rowset, has_deletes);
+	if (places != NULL)
+		shared_rows_unregister(places);
 	keep_result(run, step->output, rowset);
 }
 

@@ -21,6 +21,7 @@
 #include "refresh_record.h"
 #include "run.h"
 #include "settings.h"
+#include "shared_rows.h"
 #include "sources.h"
 #include "spool.h"
 #include "stage.h"
@@ -592,6 +593,7 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	UpdateActiveSnapshotCommandId();
 
 	record_begin(&frontier, tick->started_at);
+	shared_rows_begin();
 	foreach(lc, tick->entries)
 	{
 		TickEntry  *entry = lfirst(lc);
@@ -614,6 +616,7 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	 * Files that are still open when the transaction ends are complained about.  Every SPI call leaves its own context current, so
 	 * these rowsets live there and must go before SPI_finish takes it away.
 	 */
+	shared_rows_end();
 	foreach(lc, tick->made_rowsets)
 		rowset_free(lfirst(lc));
 	MemoryContextSwitchTo(oldcontext);

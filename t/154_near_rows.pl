@@ -7,6 +7,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use PostgreSQL::Test::Utils ();
 use StreamTables::Cluster qw(random_seed pick);
 use StreamTables::Rounds qw(run_rounds);
 use Test::More;
@@ -90,5 +91,26 @@ run_rounds($node, stories => \@stories, changes => \&change, rounds => 10,
 			UPDATE days SET week = -week}]);
 
 like($node->sql(q{SELECT pgtrickle.explain_stream_table('star')}), qr/rows near a change/, 'rows near a change are looked up');
+
+# Stream tables of one tick that look for the same rows do so once: of three that join sales with goods at least two use the lookup of another one.
+my %joins = (
+	by_shop => 'SELECT shop, kind, sum(n) AS n FROM sales JOIN shops USING (s) JOIN goods USING (g) GROUP BY 1, 2',
+	by_person => q{SELECT name, kind, n FROM goods JOIN sales AS sold USING (g) JOIN people USING (p) WHERE n > 1},
+	two_only => 'SELECT sales.id, kind, price * n AS paid FROM sales JOIN goods ON goods.g = sales.g');
+$node->create_stream_table($_, $joins{$_}, schedule => 'manual', refresh_mode => 'DIFFERENTIAL') foreach sort keys %joins;
+$node->create_stream_table('all_of_them', 'SELECT (SELECT count(*) FROM by_shop) + (SELECT count(*) FROM by_person) + (SELECT count(*) FROM two_only) AS n',
+	schedule => 'manual', refresh_mode => 'DIFFERENTIAL');
+$node->append_conf('postgresql.conf', 'log_min_messages = debug1');
+$node->reload;
+$node->stop_applier;
+$node->start_applier;
+$node->sql('UPDATE sales SET n = n + 1 WHERE id % 5 = 0');
+$node->refresh('all_of_them'); # from now on they have one frontier
+my $from = -s $node->logfile;
+$node->sql(q{BEGIN; UPDATE goods SET kind = 'new' || g, price = price + 1 WHERE g < 4; UPDATE sales SET n = n + 1 WHERE id % 3 = 0; COMMIT});
+$node->refresh('all_of_them');
+my @lookups = PostgreSQL::Test::Utils::slurp_file($node->logfile, $from) =~ /(using the lookup of another.*?)CONTEXT/gs;
+cmp_ok(scalar @lookups, '>=', 2, 'one lookup serves several stream tables');
+$node->is_current($_) foreach sort keys %joins;
 $node->stop_applier;
 done_testing();
