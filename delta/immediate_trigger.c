@@ -4,7 +4,7 @@
  *
  * One function for all of them; immediate_install.c says which there are.  Statement-level ones, which fire ALWAYS:
  *
- *     BEFORE                            the statement is open
+ *     BEFORE                            the statement is open; a MERGE that may move rows to other partitions makes its table unknown
  *     AFTER INSERT, UPDATE, DELETE      its rows are added to the pending deltas, and it is closed
  *     AFTER TRUNCATE                    the source has changed in an unknown way, and it is closed
  *
@@ -14,10 +14,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "immediate_capture.h"
 #include "immediate_graph.h"
+#include "immediate_merge.h"
 #include "immediate_pending.h"
 #include "immediate_run.h"
 #include "utils/rel.h"
@@ -25,7 +27,7 @@
 PG_FUNCTION_INFO_V1(pgtrickle_immediate_trigger);
 
 static void
-note_truncated(Relation relation)
+note_unknown(Relation relation)
 {
 	ListCell   *lc;
 
@@ -48,10 +50,21 @@ maintain(void)
 }
 
 static void
+before_statement(TriggerData *trigger)
+{
+	Relation	relation = trigger->tg_relation;
+
+	pending_open(RelationGetRelid(relation), trigger->tg_event);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) && relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE &&
+		immediate_may_be_merge())
+		note_unknown(relation);
+}
+
+static void
 after_statement(TriggerData *trigger)
 {
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
-		note_truncated(trigger->tg_relation);
+		note_unknown(trigger->tg_relation);
 	else
 		immediate_capture(trigger);
 	pending_close(RelationGetRelid(trigger->tg_relation), trigger->tg_event);
@@ -70,7 +83,7 @@ pgtrickle_immediate_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function pgtrickle.immediate_trigger() must be called by the extension's own triggers")));
 	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))
-		pending_open(RelationGetRelid(trigger->tg_relation), trigger->tg_event);
+		before_statement(trigger);
 	else if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		after_statement(trigger);
 	else if (!pending_is_open())

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "immediate_merge.h"
 #include "schedule.h"
 #include "settings.h"
 
@@ -106,6 +107,7 @@ _PG_init(void)
 		&pgtrickle_trust_foreign_keys, true, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("pgtrickle");
+	immediate_merge_init();
 }
 
 static bool

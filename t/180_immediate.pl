@@ -109,7 +109,12 @@ follows('partitions',
 	q{UPDATE events_high SET account = 15 WHERE at = 150},
 	q{DELETE FROM events_high WHERE at > 600},
 	q{DELETE FROM events WHERE at < 20},
-	q{MERGE INTO events e USING (VALUES (150), (151)) v (at) ON e.at = v.at WHEN MATCHED THEN UPDATE SET kind = 'v' WHEN NOT MATCHED THEN INSERT VALUES (v.at, 3, 'w')});
+	q{MERGE INTO events e USING (VALUES (150), (151)) v (at) ON e.at = v.at WHEN MATCHED THEN UPDATE SET kind = 'v' WHEN NOT MATCHED THEN INSERT VALUES (v.at, 3, 'w')},
+	# rows that MERGE moves are shown to no statement-level trigger
+	q{MERGE INTO events e USING (VALUES (150), (151), (152)) v (at) ON e.at = v.at WHEN MATCHED THEN UPDATE SET at = 10 WHEN NOT MATCHED THEN INSERT VALUES (v.at, 3, 'w')},
+	q{DO $$ BEGIN MERGE INTO events e USING (VALUES (10)) v (at) ON e.at = v.at WHEN MATCHED THEN UPDATE SET at = 155, kind = 'u'; END $$});
+follows('MERGE as the first statement of a session',
+	q{MERGE INTO events e USING (VALUES (155)) v (at) ON e.at = v.at WHEN MATCHED THEN UPDATE SET at = 11, kind = 't'});
 follows('TRUNCATE',
 	'BEGIN', 'TRUNCATE events_low', 'TRUNCATE accounts, branches', 'ROLLBACK',
 	'TRUNCATE events', q{INSERT INTO events VALUES (1, 12, 'a'), (200, 12, 'b'), (201, 30, 'b')}, 'TRUNCATE branches',
