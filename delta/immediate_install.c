@@ -45,6 +45,7 @@
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_immediate_sync_triggers);
+PG_FUNCTION_INFO_V1(pgtrickle_immediate_renew_triggers);
 PG_FUNCTION_INFO_V1(pgtrickle_immediate_catch_up);
 PG_FUNCTION_INFO_V1(pgtrickle_immediate_leave);
 
@@ -380,6 +381,21 @@ immediate_sync_triggers(void)
 		if (!list_member_oid(wanted, lfirst_oid(lc)))
 			drop_triggers(lfirst_oid(lc));
 	}
+}
+
+/*
+ * pgtrickle.immediate_renew_triggers(relid oid) returns void
+ *
+ * For a table of which somebody has disabled all triggers, or enabled them in another way.
+ */
+Datum
+pgtrickle_immediate_renew_triggers(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+
+	drop_triggers(relid);
+	create_triggers(relid);
+	PG_RETURN_VOID();
 }
 
 /* ---- stream tables that become IMMEDIATE, or are so again ---- */

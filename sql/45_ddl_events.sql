@@ -403,6 +403,8 @@ BEGIN
 		IF own_changed THEN
 			PERFORM pgtrickle.definitions_changed();
 		END IF;
+		PERFORM pgtrickle.immediate_keep_triggers(ARRAY(
+			SELECT c.objid FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE'));
 		PERFORM pgtrickle.immediate_follow(changed, functions);
 	EXCEPTION WHEN OTHERS THEN
 		RAISE WARNING 'could not tell the applier about %: %', tg_tag, sqlerrm

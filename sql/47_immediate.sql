@@ -19,6 +19,36 @@ COMMENT ON FUNCTION pgtrickle.immediate_sync_triggers() IS
 	'makes and drops triggers on sources of IMMEDIATE stream tables, as the definitions say';
 REVOKE ALL ON FUNCTION pgtrickle.immediate_sync_triggers() FROM PUBLIC;
 
+CREATE FUNCTION pgtrickle.immediate_renew_triggers(relid oid) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_renew_triggers';
+COMMENT ON FUNCTION pgtrickle.immediate_renew_triggers(oid) IS
+	'makes the triggers of a source of IMMEDIATE stream tables anew';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_renew_triggers(oid) FROM PUBLIC;
+
+-- ALTER TABLE ... DISABLE TRIGGER ALL would let stream tables fall behind without anybody noticing: what stops maintenance is pausing them.
+CREATE FUNCTION pgtrickle.immediate_keep_triggers(altered oid[]) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	disturbed regclass;
+BEGIN
+	FOR disturbed IN
+		SELECT DISTINCT t.tgrelid FROM pg_trigger t
+		WHERE t.tgrelid = ANY (altered) AND t.tgfoid = 'pgtrickle.immediate_trigger'::regproc AND t.tgisinternal
+			AND t.tgenabled <> CASE WHEN t.tgtype & 1 = 1 THEN 'R' ELSE 'A' END
+	LOOP
+		PERFORM pgtrickle.immediate_renew_triggers(disturbed);
+		RAISE NOTICE 'triggers of IMMEDIATE stream tables on table "%" stay enabled', disturbed
+			USING HINT = 'Pause the stream tables to stop their maintenance.';
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.immediate_keep_triggers(oid[]) IS
+	'enables triggers of IMMEDIATE stream tables again that ALTER TABLE has disabled';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_keep_triggers(oid[]) FROM PUBLIC;
+
 CREATE FUNCTION pgtrickle.immediate_catch_up(pgt_id bigint) RETURNS void
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_catch_up';

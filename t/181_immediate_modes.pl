@@ -113,7 +113,10 @@ $node->wait_fresh('changing');
 $node->is_current('changing', '... it follows by the stream');
 is($node->sql("SELECT effective_refresh_mode FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'changing'"), 'DIFFERENTIAL', '... by delta');
 
-# --- triggers come and go ---
+# --- triggers come, go, and stay ---
+is(differs_after('mine.totals', $query, 'ALTER TABLE sales DISABLE TRIGGER ALL', 'UPDATE sales SET amount = amount + 1 WHERE id = 30', 'ALTER TABLE sales ENABLE TRIGGER ALL'),
+	0, 'DISABLE TRIGGER ALL does not stop maintenance');
+is(differs_after('mine.totals', $query, q{SET session_replication_role = replica}, 'UPDATE sales SET amount = amount + 1 WHERE id = 30'), 0, '... nor does ENABLE make it less');
 my $triggers = q{SELECT count(*) FROM pg_trigger WHERE tgfoid = 'pgtrickle.immediate_trigger'::regproc};
 isnt($node->sql($triggers), 0, 'triggers are there');
 $node->drop_stream_table($_) foreach qw(over mine.totals inverse);
