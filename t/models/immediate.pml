@@ -19,6 +19,7 @@
  *   MAY_ABORT   who waits may be rolled back, as by a deadlock (needed for more than one statement)
  *   SAVEPOINTS  a statement may be rolled back, and its locks with it
  *   COARSE      a run may be coarse
+ *   ESCALATE    a fine run may become coarse when it has locked pairs (needs MAY_ABORT)
  *   REPEATABLE  writer 0 is REPEATABLE READ
  *
  * and, to see that the model can fail, each of these leaves something out:
@@ -458,6 +459,12 @@ proctype Writer(byte me)
 		if
 		:: !coarse -> lock_pairs()
 		:: else
+		fi;
+#endif
+#ifdef ESCALATE
+		if
+		:: !coarse -> coarse = true; lock_table()
+		:: skip
 		fi;
 #endif
 		later_snapshot();
