@@ -63,6 +63,31 @@ class TestModes(Base):
             "select id, current_date as today from {{ source('app', 'orders') }}", refresh_mode="DIFFERENTIAL"))
         assert "by delta" in message and "current date" in message and "HINT" in message.upper()
 
+    def test_A26_immediate_reads_its_own_writes(self, project):
+        query = "select customer, sum(amount) as amount, count(*) as n from {{ source('app', 'orders') }} group by 1"
+        put(project, "models/at_once.sql", model(query, refresh_mode="IMMEDIATE"))
+        assert run("run", "--select", "at_once") == {"at_once": "CREATE STREAM TABLE"}
+        before = oid(project, "at_once")
+        import psycopg2
+        connection = psycopg2.connect(host=project.adapter.config.credentials.host, dbname="postgres", user="postgres")
+        with connection.cursor() as cursor:
+            cursor.execute("insert into %s.orders values (700, 'mine', 5), (701, 'mine', 6)" % project.test_schema)
+            cursor.execute("select amount, n from %s.at_once where customer = 'mine'" % project.test_schema)
+            assert cursor.fetchall() == [(11, 2)]
+            connection.rollback()
+            cursor.execute("select count(*) from %s.at_once where customer = 'mine'" % project.test_schema)
+            assert cursor.fetchall() == [(0,)]
+        connection.close()
+        assert run("run", "--select", "at_once") == {"at_once": "UNCHANGED"}
+        put(project, "models/at_once.sql", model(query.replace("count(*)", "count(*) + 1"), refresh_mode="IMMEDIATE"))
+        assert run("run", "--select", "at_once")["at_once"].startswith("MIGRATE STREAM TABLE")
+        put(project, "models/at_once.sql", model(query.replace("count(*)", "count(*) + 1"), refresh_mode="AUTO"))
+        assert run("run", "--select", "at_once")["at_once"] == "ALTER STREAM TABLE: refresh_mode IMMEDIATE -> AUTO"
+        put(project, "models/at_once.sql", model(query.replace("count(*)", "count(*) + 1"), refresh_mode="IMMEDIATE"))
+        run("run", "--select", "at_once", "--full-refresh")
+        assert oid(project, "at_once") == before
+        assert rows(project, "select customer, amount, n from {schema}.at_once except select customer, sum(amount), count(*) + 1 from {schema}.orders group by 1") == []
+
     def test_D18_cluster_is_ignored_with_a_warning(self, project):
         put(project, "models/in_cluster.sql", model(cluster="quickstart"))
         results, output = run_dbt_and_capture(["run", "--select", "in_cluster"])

@@ -117,12 +117,12 @@ from pgtrickle.build_model({{ dbt_pgtrickle.pgtrickle_literal(relation.render())
   {%- do dbt_pgtrickle.pgtrickle_refresh_now(relation, wait.timeout) -%}
 {% endmacro %}
 
-{# Waits for a tick, if there is an applier and the stream table does not stand still. #}
+{# Waits for a tick, if there is an applier and the stream table does not stand still.  One that is maintained by the writers is always fresh. #}
 {% macro pgtrickle_refresh_now(relation, timeout) %}
   {%- set name = dbt_pgtrickle.pgtrickle_literal(relation.include(database=false).render()) -%}
   {%- call statement('pgtrickle_must_wait', fetch_result=True, auto_begin=False) -%}
     select (select connected from pgtrickle.pgt_applier)
-      and (select status in ('ACTIVE', 'INITIALIZING') from pgtrickle.pgt_stream_tables where pgt_relid = {{ name }}::regclass)
+      and (select status in ('ACTIVE', 'INITIALIZING') and refresh_mode <> 'IMMEDIATE' from pgtrickle.pgt_stream_tables where pgt_relid = {{ name }}::regclass)
   {%- endcall -%}
   {%- if load_result('pgtrickle_must_wait')['data'][0][0] -%}
     {%- call statement('pgtrickle_wait', fetch_result=True, auto_begin=False) -%}
