@@ -128,12 +128,12 @@ refresh_graph(void)
 		CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
 		callback_is_registered = true;
 	}
-	if (!OidIsValid(definitions_relid))
-		definitions_relid = get_relname_relid("pgt_definitions", get_namespace_oid("pgtrickle", false));
 	while (graph == NULL || !graph_is_valid)
 	{
 		Graph	   *old = graph;
 
+		/* anew each time: the extension may have been dropped and created again */
+		definitions_relid = get_relname_relid("pgt_definitions", get_namespace_oid("pgtrickle", false));
 		graph_is_valid = true;	/* an invalidation that comes while we read counts */
 		graph = NULL;
 		if (old != NULL)

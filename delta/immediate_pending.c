@@ -37,6 +37,7 @@ free_delta(PendingDelta *delta)
 {
 	if (delta->rowset != NULL)
 		rowset_free(delta->rowset);
+	bms_free(delta->used_attnos);
 }
 
 static void

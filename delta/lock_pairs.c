@@ -7,6 +7,9 @@
  * hashes: an equality counts only if its operator is part of a hash operator family, whose functions for both types agree.  Only
  * plain columns count, since a lock is taken by looking at a delta's rows.  Equalities left out make a lock cover more than it must.
  *
+ * Where two inputs are equated only by way of a third (a.k = b.k AND b.k = c.k), that counts as well, if the third one's column is hashed by the same
+ * function in both.
+ *
  * Numbers are given in the order in which blocks are compiled, which the query alone decides.
  */
 #include "lock_pairs.h"
@@ -73,6 +76,35 @@ consider_condition(LockPair *pair, Node *condition, const int rtindexes[2])
 	}
 }
 
+/* Equalities of each of the two inputs with a third one, by the same column of that. */
+static void
+consider_third_input(LockPair *pair, QueryBlock *block, const int rtindexes[2], int third)
+{
+	LockPair	with_third[2] = {{0}, {0}};
+
+	for (int side = 0; side < 2; side++)
+	{
+		int			both[2] = {rtindexes[side], third};
+		ListCell   *lc;
+
+		foreach(lc, block->quals)
+			consider_condition(&with_third[side], lfirst(lc), both);
+	}
+	for (int i = 0; i < with_third[0].ncolumns; i++)
+	{
+		for (int j = 0; j < with_third[1].ncolumns; j++)
+		{
+			LockColumn *thirds[2] = {&with_third[0].columns[1][i], &with_third[1].columns[1][j]};
+			AttrNumber	attnos[2] = {with_third[0].columns[0][i].attno, with_third[1].columns[0][j].attno};
+			Oid			functions[2] = {with_third[0].columns[0][i].hash_function, with_third[1].columns[0][j].hash_function};
+
+			if (thirds[0]->attno == thirds[1]->attno && thirds[0]->hash_function == thirds[1]->hash_function &&
+				thirds[0]->collation == thirds[1]->collation)
+				add_equality(pair, attnos, functions, thirds[0]->collation);
+		}
+	}
+}
+
 static LockPair *
 make_pair(QueryBlock *block, int first, int second)
 {
@@ -87,6 +119,11 @@ make_pair(QueryBlock *block, int first, int second)
 	/* what concerns an anti input is in its own conditions; only the last input can be one */
 	foreach(lc, inputs[1]->anti ? inputs[1]->unless : block->quals)
 		consider_condition(pair, lfirst(lc), rtindexes);
+	for (int third = 1; third <= list_length(block->inputs) && pair->ncolumns == 0 && !inputs[1]->anti; third++)
+	{
+		if (third != rtindexes[0] && third != rtindexes[1] && !((BlockInput *) list_nth(block->inputs, third - 1))->anti)
+			consider_third_input(pair, block, rtindexes, third);
+	}
 	return pair;
 }
 
