@@ -18,6 +18,7 @@
 #include "canonical.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
+#include "compat.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -151,7 +152,7 @@ image_walker(Node *node, int *level)
 		return false;
 	if (IsA(node, Var))
 		return ((Var *) node)->varlevelsup == (Index) *level && order_needs_hash(list_make1(node));
-	if (IsA(node, OpExpr) && list_length(((OpExpr *) node)->args) == 2 && get_op_btree_interpretation(((OpExpr *) node)->opno) != NIL)
+	if (IsA(node, OpExpr) && list_length(((OpExpr *) node)->args) == 2 && compat_btree_interpretation(((OpExpr *) node)->opno) != NIL)
 	{
 		ListCell   *lc;
 
