@@ -221,7 +221,7 @@ models:
         put(project, "tests/as_table.sql", "{{ config(store_failures_as='table') }} select * from {{ ref('orders_live') }} where amount < 0")
         put(project, "tests/as_view.sql", "{{ config(store_failures_as='view') }} select * from {{ ref('orders_live') }} where amount < 0")
         put(project, "tests/not_continuous.sql", "{{ config(meta={'pgtrickle': {'continuous': false}}) }} select * from {{ ref('orders_live') }} where amount < 0")
-        put(project, "tests/not_stored.sql", "{{ config(store_failures=false) }} select * from {{ ref('orders_live') }} where amount < 0")
+        put(project, "tests/not_stored.sql", "{{ config(store_failures_as='ephemeral') }} select * from {{ ref('orders_live') }} where amount < 0")
         assert set(statuses("test", "--select", "as_table", "as_view", "not_continuous", "not_stored").values()) == {"pass"}
         assert self.stored(project) == self.NAMES
         assert rows(project, "select relname, relkind::text from pg_class where relnamespace = '{schema}_etl_failure'::regnamespace and relname in ('as_table', 'as_view', 'not_continuous', 'not_stored') order by 1") \
