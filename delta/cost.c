@@ -30,8 +30,10 @@
 #include "fk_prune.h"
 #include "nodes/plannodes.h"
 #include "run.h"
+#include "miscadmin.h"
 #include "run_owner.h"
 #include "shared_rows.h"
+#include "temporal.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -143,6 +145,9 @@ expect_rowset(Estimate *estimate, int number, TupleDesc tupdesc, double rows)
 	expected->enr.md.tupdesc = CreateTupleDescCopy(tupdesc);
 	expected->enr.md.enrtype = ENR_NAMED_TUPLESTORE;
 	expected->enr.md.enrtuples = ceil(rows);
+	/* who looks at a plan may have it explained, for which the executor opens it */
+	if (estimate->visit != NULL)
+		expected->enr.reldata = tuplestore_begin_heap(false, false, work_mem);
 	expected->is_registered = SPI_register_relation(&expected->enr) == SPI_OK_REL_REGISTER;
 	if (!expected->is_registered)
 		elog(ERROR, "could not register rowset \"%s\"", described->name);
@@ -332,6 +337,48 @@ cost_visit_plans(LoadedTable *table, const double *source_rows, PlanVisitor visi
 	}
 	add_steps(&estimate);
 	forget_expected(&estimate);
+}
+
+#define CHANGED_SHARE 0.001
+#define CHANGED_ROWS_MIN 10.0
+
+static double
+changed_rows(Oid relid)
+{
+	Relation	relation = table_open(relid, AccessShareLock);
+	double		rows = relation->rd_rel->reltuples;
+
+	table_close(relation, NoLock);
+	return Max(rows * CHANGED_SHARE, CHANGED_ROWS_MIN);
+}
+
+void
+cost_visit_each_source(LoadedTable *table, PlanVisitor visit, void *arg, Oid *changed_relid)
+{
+	DeltaProgram *program = table->program;
+	double	   *rows = palloc0(sizeof(double) * list_length(program->rowsets));
+	OwnerScope	scope;
+	ListCell   *lc;
+
+	if (program->full_reason != NULL)
+		return;
+	if (program->follows_time && !previous_now_load(table->pgt_id))
+		return;
+	owner_scope_enter(&scope, table);
+	foreach(lc, program->rowsets)
+	{
+		ProgramRowset *rowset = lfirst(lc);
+		int			number = foreach_current_index(lc);
+
+		if (!OidIsValid(rowset->source_relid))
+			continue;
+		rows[number] = changed_rows(rowset->source_relid);
+		*changed_relid = rowset->source_relid;
+		cost_visit_plans(table, rows, visit, arg);
+		rows[number] = 0;
+	}
+	owner_scope_leave(&scope);
+	previous_now_forget();
 }
 
 /* ---- the two sums ---- */

@@ -57,6 +57,9 @@ typedef void (*PlanVisitor) (void *arg, struct LoadedTable *table, int step_no, 
  */
 extern void cost_visit_plans(struct LoadedTable *table, const double *source_rows, PlanVisitor visit, void *arg);
 
+/* The same for a change of a thousandth of each source in turn, which *changed_relid names meanwhile.  As the extension's owner. */
+extern void cost_visit_each_source(struct LoadedTable *table, PlanVisitor visit, void *arg, Oid *changed_relid);
+
 /* Takes note of how long a refresh took that was decided on. */
 extern void cost_learn(struct LoadedTable *table, const CostDecision *decision, double duration_ms);
 

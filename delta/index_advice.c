@@ -33,17 +33,13 @@
 #include "parser/parsetree.h"
 #include "privileged.h"
 #include "run.h"
-#include "run_owner.h"
 #include "stream_table.h"
-#include "temporal.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/typcache.h"
 
-#define ADVICE_CHANGED_SHARE 0.001
-#define ADVICE_CHANGED_ROWS_MIN 10.0
 #define ADVICE_SCAN_COST_MIN 500.0
 #define ADVICE_GAIN_MIN 2.0
 
@@ -319,45 +315,6 @@ consider_step(void *arg, LoadedTable *table, int step_no, uint64 variant, Planne
 	consider_plans(advisor, plan->subplans);
 }
 
-static double
-changed_rows(Oid relid)
-{
-	Relation	relation = table_open(relid, AccessShareLock);
-	double		rows = relation->rd_rel->reltuples;
-
-	table_close(relation, NoLock);
-	return Max(rows * ADVICE_CHANGED_SHARE, ADVICE_CHANGED_ROWS_MIN);
-}
-
-static void
-consider_program(Advisor *advisor)
-{
-	DeltaProgram *program = advisor->table->program;
-	double	   *rows = palloc0(sizeof(double) * list_length(program->rowsets));
-	OwnerScope	scope;
-	ListCell   *lc;
-
-	if (program->full_reason != NULL)
-		return;
-	if (program->follows_time && !previous_now_load(advisor->table->pgt_id))
-		return;
-	owner_scope_enter(&scope, advisor->table);
-	foreach(lc, program->rowsets)
-	{
-		ProgramRowset *rowset = lfirst(lc);
-		int			number = foreach_current_index(lc);
-
-		if (!OidIsValid(rowset->source_relid))
-			continue;
-		rows[number] = changed_rows(rowset->source_relid);
-		advisor->changed_relid = rowset->source_relid;
-		cost_visit_plans(advisor->table, rows, consider_step, advisor);
-		rows[number] = 0;
-	}
-	owner_scope_leave(&scope);
-	previous_now_forget();
-}
-
 /* ---- telling ---- */
 
 static char *
@@ -413,7 +370,7 @@ pgtrickle_index_advice(PG_FUNCTION_ARGS)
 	privileged_begin(&section);
 	advisor.table = table_load(found.pgt_id);
 	if (advisor.table != NULL)
-		consider_program(&advisor);
+		cost_visit_each_source(advisor.table, consider_step, &advisor, &advisor.changed_relid);
 	foreach(lc, advisor.advices)
 		return_advice(rsinfo, lfirst(lc));
 	privileged_end(&section);

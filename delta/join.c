@@ -10,7 +10,7 @@
  * their deltas and all others in the new state, with sign (-1)^(|M|+1); weights multiply (inclusion and exclusion;
  * Griffin and Libkin, SIGMOD 1995).  A filter is linear, so WHERE stays where it is.
  *
- * That is 2^k - 1 terms.  Past TERMS_FLAT_MAX changed inputs the sum telescopes instead: k terms, the i-th with the inputs before i
+ * That is 2^k - 1 terms.  Past pgtrickle.flat_join_inputs_max changed inputs the sum telescopes instead: k terms, the i-th with the inputs before i
  * in the new state, i's delta, and those after i in the old state, written as R' UNION ALL -dR.  Fewer terms, but each probes more.
  *
  * Which inputs changed is known only when a tick runs, so the statements are printed then, one per set of changed inputs, and kept.
@@ -30,10 +30,10 @@
 #include "port/pg_bitutils.h"
 #include "query.h"
 #include "rowset.h"
+#include "settings.h"
 #include "temporal.h"
 #include "utils/builtins.h"
 
-#define TERMS_FLAT_MAX 4		/* changed inputs; 15 terms */
 #define INT4_MULTIPLY_OPERATOR 514	/* int4 * int4, fixed in pg_operator.dat */
 
 RangeTblEntry *
@@ -358,7 +358,7 @@ join_delta_sql(QueryBlock *block, uint64 changed, List *targets)
 	Assert(changed != 0);
 	if ((changed & BLOCK_TIME_CHANGED) != 0)
 		return temporal_delta_sql(block, changed & ~BLOCK_TIME_CHANGED, targets);
-	if (pg_popcount64(inputs) > TERMS_FLAT_MAX)
+	if (pg_popcount64(inputs) > pgtrickle_flat_join_inputs_max)
 		return join_telescoping_sql(block, inputs, changed, targets);
 
 	initStringInfo(&sql);

@@ -102,9 +102,11 @@ rowset_from_sql(const char *sql, const char *name)
 	return rowset;
 }
 
-static char *
-print_step(LoadedTable *table, ProgramStep *step, uint64 variant)
+char *
+table_step_sql(LoadedTable *table, int step_no, uint64 variant)
 {
+	ProgramStep *step = list_nth(table->program->steps, step_no);
+
 	/* the printer's scratch is thrown away with the caller's context */
 	char	   *body = step->kind == STEP_QUERY ? step->print(step, variant)
 		: step->print_recompute(step, ((ProgramRowset *) list_nth(table->program->rowsets, step->inputs[0]))->name,
@@ -123,7 +125,7 @@ table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magni
 
 	if (entry != NULL)
 		return entry->plan;
-	plan = SPI_prepare(print_step(table, list_nth(table->program->steps, step_no), variant), 0, NULL);
+	plan = SPI_prepare(table_step_sql(table, step_no, variant), 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(plan);

@@ -124,6 +124,9 @@ extern int64 table_first_fill(LoadedTable *table);
 /* Rows of the expanded query (+) less rows of the stream table (-): empty when they are equal. */
 extern Rowset *table_compare(LoadedTable *table, int64 *row_count);
 
+/* The statement of a step for a set of inputs that are not empty (of a replace step: for a pattern of NULLs among the keys). */
+extern char *table_step_sql(LoadedTable *table, int step_no, uint64 variant);
+
 /* A step's statement, kept for its variant and the orders of magnitude of its inputs, which are registered so that the parser finds them. */
 extern SPIPlanPtr table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes);
 

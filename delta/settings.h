@@ -27,6 +27,7 @@ extern PGDLLIMPORT bool	 pgtrickle_paranoid_verify;
 extern PGDLLIMPORT bool	 pgtrickle_cost_based;
 extern PGDLLIMPORT bool	 pgtrickle_trust_foreign_keys;
 extern PGDLLIMPORT int	 pgtrickle_immediate_keys_max; /* more locks than these: one for all */
+extern PGDLLIMPORT int	 pgtrickle_flat_join_inputs_max; /* more changed inputs: fewer, larger terms */
 extern PGDLLIMPORT int	 pgtrickle_near_rows_min_pages; /* scanning a smaller table costs nothing */
 
 #endif /* PGTRICKLE_SETTINGS_H */

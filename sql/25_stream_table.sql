@@ -59,6 +59,13 @@ CREATE FUNCTION pgtrickle.index_advice(name text)
 COMMENT ON FUNCTION pgtrickle.index_advice(text) IS
 	'indexes that would make refreshes of a stream table look up rows where they scan tables now';
 
+CREATE FUNCTION pgtrickle.step_plans(name text)
+	RETURNS TABLE (changed text, step integer, plan text)
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_step_plans';
+COMMENT ON FUNCTION pgtrickle.step_plans(text) IS
+	'the plans by which the steps of a refresh would run when one of the sources has changed';
+
 /*
  * While a stream table is stopped the applier keeps nothing for it, nor for what reads it, which stands still with it.  So all of
  * them are filled again when it goes on.

@@ -27,6 +27,8 @@ AS $$
 	UNION ALL
 	SELECT * FROM pgtrickle.steps_by_id(pgtrickle.stream_table_id_to_see(name)) WHERE with_analyze
 	UNION ALL
+	SELECT pg_catalog.format('step %s plan when %s changes', p.step, p.changed), p.plan FROM pgtrickle.step_plans(name) p WHERE with_analyze
+	UNION ALL
 	SELECT 'index_advice', a.advice FROM pgtrickle.index_advice(name) a WHERE with_analyze
 $$;
 COMMENT ON FUNCTION pgtrickle.explain_st(text, boolean) IS

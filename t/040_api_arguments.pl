@@ -120,7 +120,7 @@ foreach my $call (
 	'staleness_seconds(%s)', 'alter_stream_table(%s)',
 	'drop_stream_table(%s)', 'pause_stream_table(%s)',
 	'resume_stream_table(%s)', 'repair_stream_table(%s)',
-	'explain_st(%s)', 'explain_stream_table(%s)', 'index_advice(%s)',
+	'explain_st(%s)', 'explain_stream_table(%s)', 'index_advice(%s)', 'step_plans(%s)',
 	'explain_refresh_mode(%s)', 'list_sources(%s)',
 	'get_refresh_history(%s)', 'diagnose_errors(%s)',
 	'stream_table_definition(%s)', 'export_definition(%s)',

@@ -65,7 +65,7 @@ foreach my $call (
 }
 my $see_error = qr/^42501: permission denied for table public.mine/;
 foreach my $call (
-	'explain_st', 'explain_stream_table', 'index_advice',
+	'explain_st', 'explain_stream_table', 'index_advice', 'step_plans',
 	'explain_refresh_mode', 'list_sources',
 	'get_refresh_history', 'diagnose_errors',
 	'stream_table_definition', 'export_definition',

@@ -56,6 +56,9 @@ is($node->sql("SELECT rows_in FROM pgtrickle.pgt_step_runs JOIN pgtrickle.pgt_st
 	WHERE pgt_name = 'joined' ORDER BY step LIMIT 1"), '158', 'the first step of the last refresh read the changes of both tables');
 like($node->sql("SELECT pgtrickle.explain_stream_table('joined', with_analyze => true)"),
 	qr/^step \d+ run: 158 rows in, \d+ rows out, [\d.]+ ms$/m, 'explain shows it');
-unlike($node->sql("SELECT pgtrickle.explain_stream_table('joined')"), qr/ run:/, 'but only when asked');
+unlike($node->sql("SELECT pgtrickle.explain_stream_table('joined')"), qr/ run:| plan when /, 'but only when asked');
+like($node->sql("SELECT pgtrickle.explain_stream_table('joined', with_analyze => true)"),
+	qr/^step 1 plan when public\.parts changes: .*Named Tuplestore Scan/ms, 'and the plans of the steps');
+is($node->sql(q{SELECT count(*) > 0 AND bool_and(plan ~ 'cost=') FROM pgtrickle.step_plans('listed')}), 't', 'also of what is computed again');
 
 done_testing();
