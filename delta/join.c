@@ -10,8 +10,10 @@
  * their deltas and all others in the new state, with sign (-1)^(|M|+1); weights multiply (inclusion and exclusion;
  * Griffin and Libkin, SIGMOD 1995).  A filter is linear, so WHERE stays where it is.
  *
- * That is 2^k - 1 terms.  Past pgtrickle.flat_join_inputs_max changed inputs the sum telescopes instead: k terms, the i-th with the inputs before i
- * in the new state, i's delta, and those after i in the old state, written as R' UNION ALL -dR.  Fewer terms, but each probes more.
+ * That is 2^k - 1 terms.  The sum can telescope instead: k terms, the i-th with the inputs before i in the new state, i's delta, and those
+ * after i in the old state, written as R' UNION ALL -dR.  Fewer terms, but each probes more, and of a UNION ALL of six tables the planner knows so little
+ * that it takes the wrong order (t/153: minutes where 63 terms take a second).  Near rows (near.c) are few and counted, and do no harm there.  So with these
+ * the sum telescopes past FLAT_MAX_NEAR changed inputs, without them past FLAT_MAX.
  *
  * Which inputs changed is known only when a tick runs, so the statements are printed then, one per set of changed inputs, and kept.
  * Only builds statements: execution is run.c.  Outer joins are in outer_join.c; of theirs, only the lookup of what does not match
@@ -34,6 +36,8 @@
 #include "temporal.h"
 #include "utils/builtins.h"
 
+#define FLAT_MAX 8				/* changed inputs; 255 terms */
+#define FLAT_MAX_NEAR 4
 #define INT4_MULTIPLY_OPERATOR 514	/* int4 * int4, fixed in pg_operator.dat */
 
 RangeTblEntry *
@@ -319,6 +323,20 @@ no_rows_sql(QueryBlock *block, List *targets)
 	return query_print(query);
 }
 
+/* Up to how many changed inputs the sum does not telescope. */
+static int
+flat_inputs_max(QueryBlock *block, uint64 inputs)
+{
+	if (pgtrickle_flat_join_inputs_max >= 0)
+		return pgtrickle_flat_join_inputs_max;
+	for (int i = 0; i < list_length(block->inputs); i++)
+	{
+		if ((inputs & (UINT64CONST(1) << i)) != 0 && block_near_rows(block, i, ~UINT64CONST(0)) != NULL)
+			return FLAT_MAX_NEAR;
+	}
+	return FLAT_MAX;
+}
+
 /* In a subquery, because what uses the statement may put a WITH of its own in front. */
 static char *
 join_telescoping_sql(QueryBlock *block, uint64 inputs, uint64 changed, List *targets)
@@ -358,7 +376,7 @@ join_delta_sql(QueryBlock *block, uint64 changed, List *targets)
 	Assert(changed != 0);
 	if ((changed & BLOCK_TIME_CHANGED) != 0)
 		return temporal_delta_sql(block, changed & ~BLOCK_TIME_CHANGED, targets);
-	if (pg_popcount64(inputs) > pgtrickle_flat_join_inputs_max)
+	if (pg_popcount64(inputs) > flat_inputs_max(block, inputs))
 		return join_telescoping_sql(block, inputs, changed, targets);
 
 	initStringInfo(&sql);

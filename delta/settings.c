@@ -28,7 +28,7 @@ int	  pgtrickle_history_retention_s = 7 * 24 * 60 * 60;
 bool  pgtrickle_paranoid_verify = false;
 bool  pgtrickle_cost_based = true;
 bool  pgtrickle_trust_foreign_keys = true;
-int	  pgtrickle_flat_join_inputs_max = 4;
+int	  pgtrickle_flat_join_inputs_max = -1;
 int	  pgtrickle_near_rows_min_pages = 64;
 int	  pgtrickle_immediate_keys_max = 64;
 
@@ -92,7 +92,7 @@ _PG_init(void)
 	DefineCustomIntVariable(
 		"pgtrickle.flat_join_inputs_max",
 		"Up to how many changed inputs of a join the terms of its delta are one for each combination of them.",
-		"With more, there is one term for each, which reads the old rows of the others, too.", &pgtrickle_flat_join_inputs_max, 4, 1,
+		"With more, there is one term for each, which reads the old rows of the others, too.  -1 chooses.", &pgtrickle_flat_join_inputs_max, -1, -1,
 		10, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable(
