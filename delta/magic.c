@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "canonical.h"
+#include "compat.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "compat.h"
