@@ -19,6 +19,7 @@
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "parser/parse_relation.h" /* getRTEPermissionInfo() */
 #include "replication/message.h"
 #include "utils/acl.h"
 
@@ -80,6 +81,14 @@
 #define compat_check_permissions(query) ((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
 #else
 #define compat_check_permissions(query) ((void) ExecCheckRTPerms((query)->rtable, true))
+#endif
+
+/* With whose rights a relation is read: the owner of the view that it stands in, or nobody in particular. */
+#if PG_VERSION_NUM >= 160000
+#define compat_check_as_user(query, rte)                                                           \
+	((rte)->perminfoindex > 0 ? getRTEPermissionInfo((query)->rteperminfos, rte)->checkAsUser : InvalidOid)
+#else
+#define compat_check_as_user(query, rte) ((void) (query), (rte)->checkAsUser)
 #endif
 
 /* Up to 15 a subcommand of ALTER TABLE that recurses to children has a type of its own. */

@@ -257,6 +257,8 @@ program_compile(const char *query_text, MemoryContext parent)
 	program->full_reason = query_check(temporal_without_time(query));
 	if (program->full_reason == NULL)
 		program->full_reason = open_reason;
+	if (program->full_reason == NULL)
+		program->full_reason = view_rights_reason(query);
 	program->clock_reason = clock_query_reason(query);
 	program->functions = functions_used(query);
 

@@ -180,6 +180,25 @@ $node->verify('devs.seen', 'until he may again');
 
 $node->sql('DROP TABLE devs.seen');
 
+# What stands in a view of somebody else is read with that one's rights.
+$node->sql(
+	q{CREATE TABLE hidden (id int PRIMARY KEY, k int); INSERT INTO hidden SELECT i, i % 4 FROM generate_series(1, 40) i; ALTER TABLE hidden REPLICA IDENTITY FULL;
+	CREATE VIEW shown AS SELECT id, k FROM hidden WHERE id > 4; GRANT SELECT ON shown TO dev; SET ROLE dev;
+	SELECT pgtrickle.create_stream_table('devs.by_view', 'SELECT k, count(*) AS n FROM shown GROUP BY k', 'continuous')});
+is($node->sql(q{SELECT effective_refresh_mode, downgrade_reason FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'by_view'}),
+	q{FULL|a view reads table hidden with rights of the view's owner}, 'who may read only the view gets full refreshes');
+$node->sql('INSERT INTO hidden VALUES (100, 1); DELETE FROM hidden WHERE id = 7');
+$node->verify('devs.by_view', 'which are right');
+$node->sql(q{GRANT SELECT ON hidden TO dev; SET ROLE dev; SELECT pgtrickle.create_stream_table('devs.too', 'SELECT k, max(id) AS m FROM shown GROUP BY k', 'continuous')});
+is($node->sql(q{SELECT effective_refresh_mode FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'too'}), 'DIFFERENTIAL', 'who may read the table, too, gets deltas');
+$node->sql('ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON hidden USING (k < 2); INSERT INTO hidden VALUES (101, 3)');
+$node->verify($_, "$_: policies that do not hold for the view's owner") foreach qw(devs.by_view devs.too);
+$node->sql('UPDATE hidden SET k = 3 WHERE id = 10; DELETE FROM hidden WHERE id = 11');
+$node->verify($_, "$_ goes on") foreach qw(devs.by_view devs.too);
+$node->sql('ALTER TABLE hidden DISABLE ROW LEVEL SECURITY; INSERT INTO hidden VALUES (102, 3)');
+$node->verify($_, "$_ without policies") foreach qw(devs.by_view devs.too);
+$node->sql('DROP TABLE devs.by_view, devs.too');
+
 # --- partitions -----------------------------------------------------------------------------------------------
 
 $node->sql(
