@@ -119,7 +119,8 @@ LOADED = "{{ config(materialized='incremental') }} select event_id, user_id from
 class TestCloneThenSwap:
     @pytest.fixture(scope="class")
     def models(self):
-        return {"totals.sql": TOTALS % "count(*)", "loaded.sql": LOADED, "schema.yml": SOURCES.split("models:")[0] + """
+        return {"totals.sql": TOTALS % "count(*)", "loaded.sql": LOADED, "users.sql": "{{ config(materialized='view') }} select count(distinct user_id) as users from {{ ref('loaded') }}",
+                "schema.yml": SOURCES.split("models:")[0] + """
 models:
   - name: totals
     columns: [{name: n, data_tests: [{accepted_range_of_n: {name: n_is_positive}}]}]
@@ -180,3 +181,4 @@ models:
         project.run_sql("insert into {schema}.events values (51, now(), 1, 'x')")
         run_dbt_and_capture(["build"])
         assert one(project, "select pgtrickle.wait_fresh('{schema}_green.totals')") and self.green(project) == (22000, 22)
+        assert one(project, "select users from {schema}_green.users") == 5

@@ -15,13 +15,20 @@
     {%- for row in tables.rows -%}
       {%- set copy = api.Relation.create(database=target.database, schema=blue, identifier=row[0], type='table') -%}
       {%- set original = api.Relation.create(database=target.database, schema=green, identifier=row[0], type='table') -%}
-      {#- one statement, so a transaction of its own: who reads blue by a view is told instead of losing the view -#}
-      {%- do run_query("do $clone$ begin drop table if exists " ~ copy ~ "; create table " ~ copy ~ " (like " ~ original ~ " including all); insert into "
+      {#- one statement, so a transaction of its own; with the same columns the table stays, because views in blue may read it -#}
+      {%- do run_query("do $clone$ begin if " ~ dbt_pgtrickle.pgtrickle_columns_of(copy) ~ " = " ~ dbt_pgtrickle.pgtrickle_columns_of(original)
+          ~ " then truncate " ~ copy ~ "; else drop table if exists " ~ copy ~ "; create table " ~ copy ~ " (like " ~ original ~ " including all); end if; insert into "
           ~ copy ~ " select * from " ~ original ~ "; end $clone$") -%}
       {%- do adapter.cache_added(copy) -%}
     {%- endfor -%}
     {{ log('cloned ' ~ tables.rows | length ~ ' table(s) from ' ~ green ~ ' to ' ~ blue, info=True) }}
   {%- endif -%}
+{% endmacro %}
+
+{# An expression: names and types of the columns in their order, null when there is no such table. #}
+{% macro pgtrickle_columns_of(relation) %}
+  {{ return("(select string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' order by attnum) from pg_attribute where attrelid = to_regclass("
+      ~ dbt_pgtrickle.pgtrickle_literal(relation.render()) ~ ") and attnum > 0 and not attisdropped)") }}
 {% endmacro %}
 
 {% macro swap_blue_to_green_if_clean(results, green=var('green_schema', 'green'), blue=var('blue_schema', 'blue')) %}
