@@ -47,13 +47,17 @@ class Example:
         self.cluster.start()
         self.cluster.start_applier()
         shutil.copytree(os.path.join(HERE, self.name), self.directory)
-        packages = os.path.join(self.directory, "packages.yml")
-        if os.path.exists(packages):
-            with open(packages) as file:
-                text = file.read()
-            with open(packages, "w") as file:
-                file.write(text.replace("../..", PACKAGE))
+        for folder, _, files in os.walk(self.directory):
+            if "packages.yml" in files:
+                self._point_to_package(os.path.join(folder, "packages.yml"))
         self.connection = self.cluster.connect()
+
+    @staticmethod
+    def _point_to_package(path):
+        with open(path) as file:
+            text = file.read()
+        with open(path, "w") as file:
+            file.write(re.sub(r"local: (\.\./?)+$", "local: " + PACKAGE, text, flags=re.M))
 
     def stop(self):
         if self.connection is not None:

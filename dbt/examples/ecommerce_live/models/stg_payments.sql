@@ -1,0 +1,2 @@
+select id as payment_id, order_id, amount
+from {{ source('app', 'payments') }}
