@@ -116,7 +116,8 @@ sub lateral
 	my ($call, $type) = aggregate($inner);
 	return ("LATERAL (SELECT $call AS v FROM $from WHERE $where) $alias", columns_as($alias, { name => 'v', type => $type })) if chance(0.5);
 	my ($e, $t) = any_expression(shown_scope($inner, $scope), exact => 1);
-	my $tail = chance(0.4) ? " ORDER BY 1 LIMIT " . pick(1, 2) : '';
+	# no constant, see grouped_level
+	my $tail = $e =~ /\ba\d+\./ && chance(0.4) ? " ORDER BY 1 LIMIT " . pick(1, 2) : '';
 	return ("LATERAL (SELECT $e AS v FROM $from WHERE $where$tail) $alias", columns_as($alias, { name => 'v', type => $t }));
 }
 
@@ -245,7 +246,8 @@ sub scalar_subquery
 	if (chance(0.15))
 	{
 		my ($e, $type) = any_expression(shown_scope($inner, $scope), exact => 1);
-		return ("(SELECT $e FROM $from WHERE $where ORDER BY 1 LIMIT 1)", $type);
+		my $order = $e =~ /\ba\d+\./ ? ' ORDER BY 1' : '';
+		return ("(SELECT $e FROM $from WHERE $where$order LIMIT 1)", $type);
 	}
 	my ($call, $type) = aggregate($inner);
 	my $outer = column_of($scope, 'int');
