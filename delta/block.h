@@ -196,6 +196,9 @@ extern void block_add_near_rows(Compiler *compiler, QueryBlock *block);
 /* The rowset to read in place of this input's new state in a term with these deltas; NULL: none. */
 extern NearRows *block_near_rows(QueryBlock *block, int input_no, uint64 delta);
 
+/* Is there a row near a change?  `changed`: from join_changed_inputs. */
+extern bool near_rows_are_there(QueryBlock *block, NearRows *near, uint64 changed);
+
 /* Does a term with these deltas and old states read near rows of which there are none?  `changed`: from join_changed_inputs. */
 extern bool near_rows_are_empty(QueryBlock *block, uint64 delta, uint64 old, uint64 changed);
 

@@ -264,16 +264,18 @@ join_new_state(QueryBlock *block, List *targets)
  *
  *     __pgt_old_3 AS NOT MATERIALIZED (SELECT ..., 1 AS __w FROM new UNION ALL SELECT ..., -__w FROM delta)
  *
- * Columns that the level does not use are left out.
+ * Columns that the level does not use are left out.  `changed`: from join_changed_inputs; near rows of which there are none have no rowset.
  */
 static char *
-old_state_sql(QueryBlock *block, int input_no, NearRows *near)
+old_state_sql(QueryBlock *block, int input_no, NearRows *near, uint64 changed)
 {
 	BlockInput *input = list_nth(block->inputs, input_no);
 	Bitmapset  *columns = used_columns(block->query, input_no + 1);
 	List	   *targets = NIL;
 	StringInfoData names;
-	RangeTblEntry *rte = near ? weighted_rte(input, rowset_name(block, near->rowset)) : copyObject(input->rte);
+	bool		no_near = near != NULL && !near_rows_are_there(block, near, changed);
+	RangeTblEntry *rte = near && !no_near ? weighted_rte(input, rowset_name(block, near->rowset)) : copyObject(input->rte);
+	List	   *quals = no_near ? list_make1(makeBoolConst(false, false)) : NIL;
 	int			attno = -1;
 
 	initStringInfo(&names);
@@ -290,13 +292,13 @@ old_state_sql(QueryBlock *block, int input_no, NearRows *near)
 	targets = lappend(targets, makeTargetEntry((Expr *) integer_constant(1), list_length(targets) + 1,
 											   pstrdup(ROWSET_WEIGHT_COLUMN), false));
 	return psprintf("__pgt_old_%s%d AS NOT MATERIALIZED (%s\n\tUNION ALL SELECT %s-" ROWSET_WEIGHT_COLUMN " FROM %s)\n",
-					near ? "near_" : "", input_no + 1, query_print(simple_query(list_make1(rte), NIL, targets)),
+					near ? "near_" : "", input_no + 1, query_print(simple_query(list_make1(rte), quals, targets)),
 					names.data, quote_identifier(input_rowset_name(block, input_no)));
 }
 
 /* "WITH ..." for all old states that some term may name: of the inputs in `old`. */
 static void
-append_old_states(StringInfo sql, QueryBlock *block, uint64 old)
+append_old_states(StringInfo sql, QueryBlock *block, uint64 old, uint64 changed)
 {
 	const char *separator = "WITH ";
 
@@ -306,10 +308,10 @@ append_old_states(StringInfo sql, QueryBlock *block, uint64 old)
 
 		if ((old & (UINT64CONST(1) << i)) == 0)
 			continue;
-		appendStringInfo(sql, "%s%s", separator, old_state_sql(block, i, NULL));
+		appendStringInfo(sql, "%s%s", separator, old_state_sql(block, i, NULL, changed));
 		separator = ", ";
 		if (near != NULL)
-			appendStringInfo(sql, "%s%s", separator, old_state_sql(block, i, near));
+			appendStringInfo(sql, "%s%s", separator, old_state_sql(block, i, near, changed));
 	}
 }
 
@@ -361,7 +363,7 @@ join_telescoping_sql(QueryBlock *block, uint64 inputs, uint64 changed, List *tar
 	if (terms.len == 0)
 		return no_rows_sql(block, targets);
 	appendStringInfoString(&sql, "SELECT * FROM (");
-	append_old_states(&sql, block, inputs & ~(UINT64CONST(1) << first));
+	append_old_states(&sql, block, inputs & ~(UINT64CONST(1) << first), changed);
 	appendStringInfo(&sql, "%s) terms", terms.data);
 	return sql.data;
 }

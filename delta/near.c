@@ -438,6 +438,20 @@ block_near_rows(QueryBlock *block, int input_no, uint64 delta)
 }
 
 bool
+near_rows_are_there(QueryBlock *block, NearRows *near, uint64 changed)
+{
+	int			number = list_length(block->inputs);
+	ListCell   *lc;
+
+	foreach(lc, block->near)
+	{
+		if (lfirst(lc) == near)
+			return (changed & (UINT64CONST(1) << (number + foreach_current_index(lc)))) != 0;
+	}
+	return false;
+}
+
+bool
 near_rows_are_empty(QueryBlock *block, uint64 delta, uint64 old, uint64 changed)
 {
 	ListCell   *lc;
@@ -445,10 +459,9 @@ near_rows_are_empty(QueryBlock *block, uint64 delta, uint64 old, uint64 changed)
 	foreach(lc, block->near)
 	{
 		NearRows   *near = lfirst(lc);
-		int			bit = list_length(block->inputs) + foreach_current_index(lc);
 
 		if ((near->edges & delta) != 0 && ((delta | old) & (UINT64CONST(1) << near->input)) == 0 &&
-			(changed & (UINT64CONST(1) << bit)) == 0)
+			!near_rows_are_there(block, near, changed))
 			return true;
 	}
 	return false;

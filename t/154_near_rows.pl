@@ -35,6 +35,7 @@ $node->sql(q{
 
 my @stories = (
 	star => q{SELECT sales.id, shop, kind, name, week, n FROM sales JOIN shops USING (s) JOIN goods USING (g) JOIN people USING (p) JOIN days USING (day)},
+	fact_in_the_middle => 'SELECT sales.id, shop, kind, name, week, n FROM shops JOIN sales USING (s) JOIN goods USING (g) JOIN people USING (p) JOIN days USING (day)',
 	star_of_three => q{SELECT sales.id, shop, kind FROM sales JOIN shops USING (s) JOIN goods USING (g)},
 	filtered => q{SELECT sales.id, shop, kind, name FROM sales JOIN shops USING (s) JOIN goods USING (g) JOIN people USING (p)
 		WHERE open AND kind <> 'kind1' AND n > 1 AND name < 'p8'},
@@ -83,6 +84,9 @@ sub change
 run_rounds($node, stories => \@stories, changes => \&change, rounds => 10,
 	fixed => [
 		'a dimension that no fact refers to' => q{INSERT INTO shops VALUES (99, 1, 'far', true); UPDATE goods SET kind = 'none' WHERE g = 8},
+		'five inputs change, and no fact is near four of them' => q{INSERT INTO shops VALUES (98, 1, 'far', true); INSERT INTO goods VALUES (98, 'none', 1);
+			INSERT INTO people VALUES (98, 'far', 1); INSERT INTO days VALUES ('2031-01-01', 1); INSERT INTO prices VALUES (98, 98, 1); UPDATE regions SET title = title || '!' WHERE r = 3;
+			UPDATE sales SET n = n + 1 WHERE id % 3 = 0; DELETE FROM sales WHERE id = 7},
 		'all tables at once' => q{
 			UPDATE sales SET n = n + 1; UPDATE shops SET shop = shop || '.'; UPDATE goods SET kind = kind || '.'; UPDATE people SET name = name || '.';
 			UPDATE days SET week = week + 1; UPDATE regions SET title = title || '.'; UPDATE prices SET discount = discount + 1},
