@@ -111,7 +111,8 @@ $node->start_applier;
 $node->sql('UPDATE sales SET n = n + 1 WHERE id % 5 = 0');
 $node->refresh('all_of_them'); # from now on they have one frontier
 my $from = -s $node->logfile;
-$node->sql(q{BEGIN; UPDATE goods SET kind = 'new' || g, price = price + 1 WHERE g < 4; UPDATE sales SET n = n + 1 WHERE id % 3 = 0; COMMIT});
+$node->sql(q{BEGIN; INSERT INTO goods SELECT g, 'new', 1 FROM generate_series(1, 3) g ON CONFLICT (g) DO UPDATE SET kind = goods.kind || '!', price = goods.price + 1;
+	INSERT INTO sales VALUES (9001, 1, 1, 1, '2024-01-03', 1), (9002, 2, 2, 2, '2024-01-03', 2); COMMIT});
 $node->refresh('all_of_them');
 my @lookups = PostgreSQL::Test::Utils::slurp_file($node->logfile, $from) =~ /(using the lookup of another.*?)CONTEXT/gs;
 cmp_ok(scalar @lookups, '>=', 2, 'one lookup serves several stream tables');
