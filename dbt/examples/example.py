@@ -36,8 +36,9 @@ class ExampleCluster(Cluster):
 
 
 class Example:
-    def __init__(self, name):
+    def __init__(self, name, python=sys.executable):
         self.name = name
+        self.binaries = os.path.dirname(python)
         self.cluster = ExampleCluster()
         self.directory = os.path.join(self.cluster.directory, name)
         self.connection = None
@@ -68,7 +69,7 @@ class Example:
     def environment(self):
         return dict(os.environ, PGHOST=self.cluster.directory, PGPORT="5432", PGUSER="postgres", PGDATABASE="analytics", USER=self.user,
                     DBT_PG_PASSWORD="secret", DBT_PROFILES_DIR=self.directory, DBT_SEND_ANONYMOUS_USAGE_STATS="false", DO_NOT_TRACK="1",
-                    PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"], HOME=self.cluster.directory)
+                    PATH=self.binaries + os.pathsep + os.environ["PATH"], HOME=self.cluster.directory)
 
     def query(self, sql):
         return self.cluster.query(self.connection, sql)
