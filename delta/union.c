@@ -82,9 +82,16 @@ compile_branches(Compiler *compiler, Query *query, List *branches, UnionBuild *b
 	foreach(lc, branches)
 	{
 		RangeTblEntry *rte = rt_fetch(lfirst_int(lc), query->rtable);
-		Compiled   *branch = compile_level(compiler, rte->subquery);
+		Compiled   *branch;
 		List	   *names;
 
+		/* stays as it is: compiling takes queries to pieces, and what never changes is printed only */
+		if (!reads_tables((Node *) rte->subquery))
+		{
+			rename_targets(rte->subquery->targetList, target_column_names(rte->subquery->targetList));
+			continue;
+		}
+		branch = compile_level(compiler, rte->subquery);
 		if (branch == NULL)
 		{
 			complete = false;

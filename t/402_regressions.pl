@@ -37,6 +37,12 @@ my @CASES = (
 			WHERE (v.n < ANY (SELECT r.k FROM r WHERE r.k > v.n)) IS NOT TRUE},
 		changes => q{INSERT INTO r VALUES (5), (6); DELETE FROM r WHERE k = 1} },
 
+	# A branch without tables was compiled, which took its outer join to pieces; printing it crashed the server.
+	'UNION with an outer join of VALUES' => {
+		setup => q{CREATE TABLE r (k int, g text); INSERT INTO r VALUES (1, 'a'), (NULL, 'b')},
+		query => q{SELECT k, g FROM r UNION SELECT v.n, 'x' FROM (VALUES (1, 'y'), (0, 'x')) v (n, w) LEFT JOIN (VALUES (1, 'z'), (2, 'y')) u (n, w) ON v.n = u.n},
+		changes => q{INSERT INTO r VALUES (0, 'x'), (5, 'c'); DELETE FROM r WHERE k = 1} },
+
 	# A sum of many terms, with old states in a WITH of its own, got the WITH of the state tables in front.
 	'more than four changed inputs, one of them a state table' => {
 		setup => q{CREATE TABLE a (id int, k int); CREATE TABLE b (id int, k int); CREATE TABLE c (id int, k int)},
