@@ -3,7 +3,7 @@
 # Goal: whatever query the server can answer, its stream table equals it after every tick, and is maintained by delta unless we say otherwise.
 # Method: from a printed seed: random tables of many types, random queries of the whole grammar as stream tables, random transactions over several tables;
 #         after each round verify().  What goes wrong is repeated alone, made smaller and printed.
-# More: PGTRICKLE_FUZZ_SECONDS (default 60; `make fuzz` runs for half an hour), PGTRICKLE_FUZZ_FINDINGS (when to
+# More: PGTRICKLE_FUZZ_SECONDS (default 20; `make fuzz` runs for half an hour), PGTRICKLE_FUZZ_FINDINGS (when to
 #         give up); a world is repeated with PGTRICKLE_SEED; PGTRICKLE_FUZZ_DEBUG=1 shows queries that the server cannot run.
 use strict;
 use warnings FATAL => 'all';
@@ -12,7 +12,7 @@ use StreamTables::Cluster;
 use StreamTables::Fuzz::World;
 use Test::More;
 
-my $seconds = $ENV{PGTRICKLE_FUZZ_SECONDS} // ($ENV{PGTRICKLE_LONG} ? 1800 : 60);
+my $seconds = $ENV{PGTRICKLE_FUZZ_SECONDS} // ($ENV{PGTRICKLE_LONG} ? 1800 : 20);
 my $findings_max = $ENV{PGTRICKLE_FUZZ_FINDINGS} // 8;
 my $seed = StreamTables::Cluster::random_seed();
 
