@@ -94,7 +94,6 @@ typedef struct Applier
 	bool		lock_is_ours;
 	ServerState server;
 	char		gap_reason[256]; /* empty: the stream continues where it was left */
-	char	   *interest;
 
 	/* Running. */
 	bool	  catalog_is_loading;

@@ -203,22 +203,34 @@ send_settings(Applier *applier, Error *error)
 		   session_sync(&applier->control.session, error);
 }
 
+/* The relations that the catalog wants, as the plugin's option; the caller frees the text. */
+static char *
+interest_option(const Applier *applier, Oid **relids, size_t *count)
+{
+	Text option = {0};
+
+	*relids = catalog_interest(applier->catalog, count);
+	text_append(&option, "\"proto_version\" '1', \"interest\" '");
+	for (size_t i = 0; i < *count; i++)
+		text_append_format(&option, "%s%u", i > 0 ? "," : "", (*relids)[i]);
+	text_append(&option, "'");
+	return option.data;
+}
+
 static bool
 start_stream(Applier *applier, Error *error)
 {
 	size_t count;
-	Oid	  *relids = catalog_interest(applier->catalog, &count);
-	Text   interest = {0};
+	Oid	  *relids;
+	char  *options = interest_option(applier, &relids, &count);
+	bool   started;
 
-	text_append(&interest, "");
-	for (size_t i = 0; i < count; i++)
-		text_append_format(&interest, "%s%u", i > 0 ? "," : "", relids[i]);
 	intake_note_carried(applier->intake, relids, count);
 	free(relids);
-	free(applier->interest);
-	applier->interest = interest.data;
-	return stream_connect(&applier->stream, applier->options->dbname, applier->slot,
-						  applier->interest, error);
+	started = stream_connect(&applier->stream, applier->options->dbname, applier->slot, LSN_NONE,
+							 options, error);
+	free(options);
+	return started;
 }
 
 static bool
@@ -292,15 +304,11 @@ static bool
 check_interest(Applier *applier, Error *error)
 {
 	size_t count;
-	Oid	  *relids = catalog_interest(applier->catalog, &count);
-	Text   interest = {0};
-	bool   same;
+	Oid	  *relids;
+	char  *options = interest_option(applier, &relids, &count);
+	bool   same = strcmp(options, applier->stream.plugin_options) == 0;
 
-	text_append(&interest, "");
-	for (size_t i = 0; i < count; i++)
-		text_append_format(&interest, "%s%u", i > 0 ? "," : "", relids[i]);
-	same = strcmp(interest.data, applier->interest) == 0;
-	text_free(&interest);
+	free(options);
 	free(relids);
 	return same ||
 		   error_set(error, FAIL_RETRY, "stream tables changed while the stream was started");

@@ -124,9 +124,7 @@ close_epoch(Applier *applier)
 	settle_free(applier->settle);
 	buffer_free(applier->buffer);
 	snapshot_release(applier->settle_snapshot);
-	free(applier->interest);
 	applier->settle_snapshot = NULL;
-	applier->interest = NULL;
 	applier->epoch = EPOCH_CLOSED;
 }
 
@@ -689,15 +687,30 @@ run_epoch(Applier *applier, Micros now, Error *error)
 }
 
 static bool
+take_batch(void *intake, const void *data, size_t length, int64_t server_time, Error *error)
+{
+	return intake_batch(intake, data, length, server_time, error);
+}
+
+static void
+take_keepalive(void *intake, Lsn wal_end, int64_t server_time)
+{
+	(void) server_time;
+	intake_keepalive(intake, wal_end);
+}
+
+static bool
 serve_sockets(Applier *applier, const struct pollfd *fds, Micros now, bool *more, Error *error)
 {
+	const StreamSink sink = {take_batch, take_keepalive, applier->intake};
+
 	*more = false;
 	if (!session_service(&applier->stream.session, fds[0].revents, now, error) ||
 		!session_service(&applier->tick.session, fds[1].revents, now, error) ||
 		!session_service(&applier->control.session, fds[2].revents, now, error))
 		return false;
 	if (applier->stream.state == STREAM_STREAMING &&
-		!stream_receive(&applier->stream, applier->intake, now, more, error))
+		!stream_receive(&applier->stream, &sink, now, more, error))
 		return false;
 	return true;
 }

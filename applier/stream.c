@@ -38,15 +38,16 @@
 #define FEEDBACK_BYTES 34
 
 bool
-stream_connect(Stream *stream, const char *dbname, const char *slot, const char *interest,
-			   Error *error)
+stream_connect(Stream *stream, const char *dbname, const char *slot, Lsn start_lsn,
+			   const char *plugin_options, Error *error)
 {
 	memset(stream, 0, sizeof(*stream));
 	if (!session_connect(&stream->session, "stream", dbname, true, error))
 		return false;
 	stream->state = STREAM_CONNECTING;
 	stream->slot = slot;
-	stream->interest = memory_copy_text(interest);
+	stream->start_lsn = start_lsn;
+	stream->plugin_options = memory_copy_text(plugin_options);
 	stream->feedback_interval_max = FEEDBACK_INTERVAL_DEFAULT;
 	return true;
 }
@@ -55,8 +56,8 @@ void
 stream_close(Stream *stream)
 {
 	session_close(&stream->session);
-	free(stream->interest);
-	stream->interest = NULL;
+	free(stream->plugin_options);
+	stream->plugin_options = NULL;
 	stream->state = STREAM_CLOSED;
 }
 
@@ -82,10 +83,8 @@ send_start(Stream *stream, Error *error)
 	char *slot = PQescapeIdentifier(stream->session.conn, stream->slot, strlen(stream->slot));
 	bool  sent;
 
-	text_append_format(&command,
-					   "START_REPLICATION SLOT %s LOGICAL 0/0 (\"proto_version\" '1', "
-					   "\"interest\" '%s')",
-					   slot, stream->interest);
+	text_append_format(&command, "START_REPLICATION SLOT %s LOGICAL %s (%s)", slot,
+					   lsn_text(stream->start_lsn).text, stream->plugin_options);
 	PQfreemem(slot);
 	sent = send_command(stream, command.data, STREAM_STARTING, error);
 	text_free(&command);
@@ -191,14 +190,14 @@ write_uint64(char *at, uint64_t value)
 }
 
 static bool
-take_message(Stream *stream, Intake *intake, const char *data, size_t length, Error *error)
+take_message(Stream *stream, const StreamSink *sink, const char *data, size_t length, Error *error)
 {
 	if (length >= DATA_HEADER_BYTES && data[0] == 'w')
-		return intake_batch(intake, data + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES,
-							(int64_t) read_uint64(data + 17), error);
+		return sink->take_batch(sink->context, data + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES,
+								(int64_t) read_uint64(data + 17), error);
 	if (length >= KEEPALIVE_BYTES && data[0] == 'k')
 	{
-		intake_keepalive(intake, read_uint64(data + 1));
+		sink->take_keepalive(sink->context, read_uint64(data + 1), (int64_t) read_uint64(data + 9));
 		if (data[17] != 0)
 			stream->reply_is_requested = true;
 		return true;
@@ -220,7 +219,7 @@ stream_ended(Stream *stream, Error *error)
 }
 
 bool
-stream_receive(Stream *stream, Intake *intake, Micros now, bool *more, Error *error)
+stream_receive(Stream *stream, const StreamSink *sink, Micros now, bool *more, Error *error)
 {
 	PGconn *conn = stream->session.conn;
 	size_t	received = 0;
@@ -249,7 +248,7 @@ stream_receive(Stream *stream, Intake *intake, Micros now, bool *more, Error *er
 		stream->last_receive_at = now;
 		stream->ping_is_sent = false;
 		received += (size_t) length;
-		taken = take_message(stream, intake, data, (size_t) length, error);
+		taken = take_message(stream, sink, data, (size_t) length, error);
 		PQfreemem(data);
 		if (!taken)
 			return false;

@@ -11,7 +11,7 @@
 #ifndef PGTRICKLE_APPLIER_STREAM_H
 #define PGTRICKLE_APPLIER_STREAM_H
 
-#include "intake.h"
+#include "lsn.h"
 #include "session.h"
 
 typedef enum StreamState
@@ -28,7 +28,8 @@ typedef struct Stream
 	Session		session;
 	StreamState state;
 	const char *slot;
-	char	   *interest; /* what START_REPLICATION was given */
+	Lsn			start_lsn; /* what START_REPLICATION was given */
+	char	   *plugin_options;
 
 	Micros feedback_interval_max; /* at most a third of wal_sender_timeout */
 	Micros last_feedback_at;
@@ -39,9 +40,24 @@ typedef struct Stream
 	bool   ping_is_sent; /* by us, after a long silence */
 } Stream;
 
-/* Starts to connect; streams `interest` (comma-separated OIDs) from the slot when it gets there. */
-extern bool stream_connect(Stream *stream, const char *dbname, const char *slot,
-						   const char *interest, Error *error) MUST_CHECK;
+/*
+ * Whom the stream hands over what it brings.  `server_time` is when the server sent it, in its clock (PostgreSQL's
+ * epoch).
+ */
+typedef struct StreamSink
+{
+	bool (*take_batch)(void *context, const void *data, size_t length, int64_t server_time,
+					   Error *error);
+	void (*take_keepalive)(void *context, Lsn wal_end, int64_t server_time);
+	void *context;
+} StreamSink;
+
+/*
+ * Starts to connect; streams from the slot when it gets there: what commits at `start_lsn` or later, and not before the slot's own
+ * position (LSN_NONE: from there).  `plugin_options` stand in the command as they are: "name" 'value', ...
+ */
+extern bool stream_connect(Stream *stream, const char *dbname, const char *slot, Lsn start_lsn,
+						   const char *plugin_options, Error *error) MUST_CHECK;
 extern void stream_close(Stream *stream);
 
 /*
@@ -52,7 +68,7 @@ extern bool stream_start(Stream *stream, bool *is_done, Error *error) MUST_CHECK
 
 /* Hands over what has arrived, up to a bound; *more when there may be more to read at once. */
 extern bool
-stream_receive(Stream *stream, Intake *intake, Micros now, bool *more, Error *error) MUST_CHECK;
+stream_receive(Stream *stream, const StreamSink *sink, Micros now, bool *more, Error *error) MUST_CHECK;
 
 /* When feedback is due next. */
 extern Micros stream_feedback_due(const Stream *stream, Lsn flush_lsn);
