@@ -72,7 +72,6 @@ typedef struct Applier
 	Micros connect_at;
 	bool   said_waiting; /* that another applier is at work, once */
 	bool   stop_requested;
-	bool   reload_requested;
 
 	/* The epoch. */
 	EpochState epoch;
@@ -120,8 +119,23 @@ typedef struct Applier
 extern bool attach_start(Applier *applier, Error *error) MUST_CHECK;
 extern bool attach_advance(Applier *applier, Micros now, Error *error) MUST_CHECK;
 
-/* run.c: also used while attaching. */
+/* refresh.c */
+extern bool applier_use_refresh_connection(Applier *applier, Micros now, Error *error) MUST_CHECK;
+extern void applier_wish_catalog(Applier *applier, Micros at);
+/* also used while attaching */
 extern bool applier_take_catalog(Applier *applier, const PGresult *result, Error *error) MUST_CHECK;
-extern int	applier_run(const Options *options);
+
+/* outcome.c: false when not even that could be said. */
+extern bool applier_end_tick(Applier *applier, Micros now, Error *error) MUST_CHECK;
+
+/* heartbeat.c */
+extern void	  applier_note_persisted(Applier *applier, Lsn ack_lsn, Lsn stream_lsn, Micros now);
+extern void	  applier_take_heartbeat(Applier *applier, Micros now);
+extern void	  applier_settle_by_heartbeat(Applier *applier);
+extern Micros applier_heartbeat_due(const Applier *applier);
+extern bool applier_consider_heartbeat(Applier *applier, Micros now, Error *error) MUST_CHECK;
+
+/* run.c */
+extern int applier_run(const Options *options);
 
 #endif /* PGTRICKLE_APPLIER_APPLIER_H */

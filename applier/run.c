@@ -1,7 +1,6 @@
 /*
  * applier/run.c
- *     The daemon: one loop over three connections, and the only place that decides what a failure
- *     means.
+ *     The daemon: one loop over three connections, and what a failure of one of them means.
  *
  * Each turn waits for sockets, signals or the nearest deadline, does everything that is possible
  * without waiting, and bounds how much it reads, so that feedback is never late.  With nothing
@@ -9,52 +8,17 @@
  */
 #include "applier.h"
 
-#include <assert.h>
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "memory.h"
 #include "server.h"
-#include "sql_text.h"
-#include "stop_point.h"
 
 #define CONNECT_DELAY_FIRST (200 * INT64_C(1000))
 #define CONNECT_DELAY_MAX (30 * MICROS_PER_SECOND)
-
-/* A failure with somebody to blame. */
-#define REFRESH_DELAY_FIRST MICROS_PER_SECOND
-#define REFRESH_DELAY_MAX (300 * MICROS_PER_SECOND)
-
-/* Locks not got, deadlocks, serialization failures. */
-#define SOFT_DELAY_FIRST (10 * INT64_C(1000))
-#define SOFT_DELAY_MAX (5 * MICROS_PER_SECOND)
-
-/* So often a relation may be missing before its stream table is blamed. */
-#define MISSING_RETRIES_MAX 3
-
-#define RELOAD_DELAY_FIRST INT64_C(1000)
-#define RELOAD_DELAY_MAX (100 * INT64_C(1000))
-
-/*
- * A heartbeat writes WAL itself (up to a page image or two after a checkpoint), which must not be
- * the reason for the next one.
- */
-#define HEARTBEAT_WAL_BYTES_MIN (64 * 1024)
-
-/* So many unsettled entries are worth a heartbeat before its time. */
-#define UNSETTLED_MAX 100000
-
-/* Changes that hold back more WAL than this go into the spool at once. */
-#define SPOOL_WAL_BYTES_MAX (UINT64_C(256) * 1024 * 1024)
-#define SPOOL_DELAY_AFTER_FAILURE (10 * MICROS_PER_SECOND)
-
-/* A stream that stays far behind does not keep ticks from running for longer than this. */
-#define TOO_FAR_BEHIND_MAX (30 * MICROS_PER_SECOND)
 
 /* ------------------------------------------------------------------------------------------------
  * Signals
@@ -178,512 +142,18 @@ survive(Applier *applier, const Error *error, Micros now)
 }
 
 /* ------------------------------------------------------------------------------------------------
- * The catalog
- */
-
-static void
-wish_catalog(Applier *applier, Micros at)
-{
-	if (at < applier->catalog_reload_at)
-		applier->catalog_reload_at = at;
-}
-
-bool
-applier_take_catalog(Applier *applier, const PGresult *result, Error *error)
-{
-	Catalog *catalog;
-	Catalog *old = applier->catalog;
-
-	assert(applier->tick.state == TICK_IDLE);
-	if (!catalog_from_result(result, &catalog, error))
-		return false;
-	if (old != NULL)
-	{
-		catalog_take_over(catalog, old, clock_now());
-		for (size_t i = 0; i < old->count; i++)
-			pending_free(applier->buffer, &old->tables[i]->run.pending);
-	}
-	applier->catalog = catalog;
-	wish_catalog(applier, catalog->stale_at);
-	/* Requests for what this answer was too early to show stay: see consider_tick(). */
-	intake_use_catalog(applier->intake, catalog, old);
-	tick_forget_lock_lists(&applier->tick);
-	catalog_free(old);
-	return true;
-}
-
-static bool
-load_catalog(Applier *applier, Error *error)
-{
-	applier->catalog_is_loading = true;
-	applier->catalog_reload_at = MICROS_NEVER;
-	return session_query(&applier->tick.session, sql_catalog, 0, NULL, error) &&
-		   session_sync(&applier->tick.session, error);
-}
-
-/* A change may be received before anybody can see it: then the catalog is read again soon. */
-static void
-catalog_is_loaded(Applier *applier, Micros now)
-{
-	applier->catalog_is_loading = false;
-	if (applier->intake->catalog_change_count == 0)
-	{
-		applier->catalog_reload_delay = 0;
-		return;
-	}
-	applier->catalog_reload_delay *= 2;
-	if (applier->catalog_reload_delay < RELOAD_DELAY_FIRST)
-		applier->catalog_reload_delay = RELOAD_DELAY_FIRST;
-	if (applier->catalog_reload_delay > RELOAD_DELAY_MAX)
-		applier->catalog_reload_delay = RELOAD_DELAY_MAX;
-	wish_catalog(applier, now + applier->catalog_reload_delay);
-}
-
-static bool
-advance_catalog(Applier *applier, Micros now, Error *error)
-{
-	PGresult *result;
-
-	while (applier->catalog_is_loading &&
-		   (result = session_next_result(&applier->tick.session)) != NULL)
-	{
-		bool taken = true;
-
-		if (PQresultStatus(result) == PGRES_TUPLES_OK)
-			taken = applier_take_catalog(applier, result, error);
-		else if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
-			catalog_is_loaded(applier, now);
-		else
-			taken = error_from_result(error, FAIL_RETRY, result,
-									  "could not read the catalog of stream tables");
-		PQclear(result);
-		if (!taken)
-			return false;
-	}
-	return true;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * After a tick
- */
-
-static void
-note_persisted(Applier *applier, Lsn ack_lsn, Lsn stream_lsn, Micros now)
-{
-	applier->persisted_ack_lsn = ack_lsn;
-	applier->persisted_stream_lsn = stream_lsn;
-	applier->persisted_at = now;
-}
-
-/*
- * Who was due and could not take part, or still has something pending that came before the
- * snapshot, could not be helped by it: look again later.
- */
-static void
-defer_those_waiting(Applier *applier, Micros now)
-{
-	for (size_t i = 0; i < applier->catalog->count; i++)
-	{
-		StreamTable *table = applier->catalog->tables[i];
-
-		if (!table->in_tick)
-			continue;
-		if (table->takes_part && table->run.pending.count == 0)
-			table->run.deferral_delay = 0;
-		else if (!table->run.has_news && (table->is_due || table->run.pending.count > 0))
-			schedule_defer(table, now);
-	}
-}
-
-static void
-tick_was_committed(Applier *applier, Micros now)
-{
-	Tick  *tick = &applier->tick;
-	Micros duration = now - tick->started_at;
-
-	applier->ticks_committed++;
-	applier->tick_failures = 0;
-	if (!tick->spools)
-		applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
-	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
-	note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
-	defer_those_waiting(applier, now);
-	for (size_t i = 0; i < applier->catalog->count; i++)
-	{
-		const StreamTable *table = applier->catalog->tables[i];
-
-		/* Its next time has to be asked for. */
-		if (table->schedule == SCHEDULE_CRON && table->cron_at == MICROS_NEVER && table->is_active)
-			wish_catalog(applier, now);
-	}
-}
-
-static bool
-is_one_of(const Error *error, const char *const *sqlstates)
-{
-	for (; *sqlstates != NULL; sqlstates++)
-	{
-		if (error_is(error, *sqlstates))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Failures that go away by themselves and say nothing about a stream table.  One of them is that
- * somebody has dropped a relation since our snapshot: with the catalog read again it is gone,
- * unless the fault lies elsewhere and stays.
- */
-static bool
-is_soft(const Error *error, int failures)
-{
-	static const char *const soft[] = {"40001", "40P01", "55P03", NULL};
-	static const char *const missing[] = {"42P01", "42704", "XX000", NULL};
-
-	return is_one_of(error, soft) || (failures <= MISSING_RETRIES_MAX && is_one_of(error, missing));
-}
-
-static size_t
-count_due(const Catalog *catalog, StreamTable **last)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < catalog->count; i++)
-	{
-		if (!catalog->tables[i]->in_tick || !catalog->tables[i]->is_due)
-			continue;
-		*last = catalog->tables[i];
-		count++;
-	}
-	return count;
-}
-
-/*
- * The tick failed, but because of whom?  From now on each of its stream tables, also those that only came along, goes alone until it
- * has succeeded, so that one that cannot be locked does not stop the others.
- */
-static void
-send_each_alone(const Catalog *catalog, Micros now)
-{
-	for (size_t i = 0; i < catalog->count; i++)
-	{
-		StreamTable *table = catalog->tables[i];
-
-		if (!table->in_tick)
-			continue;
-		if (table->is_due && table->run.goes_alone)
-		{
-			table->run.soft_failures++;
-			table->run.retry_at =
-				now + retry_delay(table->run.soft_failures, SOFT_DELAY_FIRST, SOFT_DELAY_MAX);
-		}
-		table->run.goes_alone = true;
-	}
-}
-
-static bool
-blame(Applier *applier, StreamTable *table, const Error *failure, Micros now, Error *error)
-{
-	Micros delay;
-	Error  said = *failure;
-
-	table->run.failures++;
-	delay = retry_delay(table->run.failures, REFRESH_DELAY_FIRST, REFRESH_DELAY_MAX);
-	table->run.retry_at = now + delay;
-	error_context(&said, "could not refresh stream table \"%s\"", table->name);
-	log_error(LEVEL_WARNING, &said);
-	return control_send_failed(&applier->control, table->pgt_id, failure->sqlstate,
-							   failure->message, delay, error);
-}
-
-/* Nobody's rows are to blame; the slot waits until it works again. */
-static void
-spooling_has_failed(Applier *applier, Micros now)
-{
-	Error said = applier->tick.failure;
-
-	error_context(&said, "could not put changes into the spool");
-	log_error(LEVEL_WARNING, &said);
-	applier->spool_not_before = now + SPOOL_DELAY_AFTER_FAILURE;
-	wish_catalog(applier, now);
-}
-
-static bool
-tick_has_failed(Applier *applier, Micros now, Error *error)
-{
-	const Error *failure = &applier->tick.failure;
-	StreamTable *culprit = catalog_find(applier->catalog, applier->tick.culprit);
-	StreamTable *last_due = NULL;
-	size_t		 due = count_due(applier->catalog, &last_due);
-
-	applier->tick_failures++;
-	tick_forget_lock_lists(&applier->tick);
-	/* Somebody else may have moved frontiers; after a failure nothing is taken for granted. */
-	wish_catalog(applier, now);
-
-	if (is_soft(failure, applier->tick_failures))
-	{
-		log_event(LEVEL_DEBUG, "tick will be tried again: %s", failure->message);
-		if (applier->tick.failed_at_lock || applier->tick_failures > 3)
-			send_each_alone(applier->catalog, now);
-		applier->tick_at =
-			now + retry_delay(applier->tick_failures, SOFT_DELAY_FIRST, SOFT_DELAY_MAX / 10);
-		return true;
-	}
-	if (culprit == NULL && due == 1 && !applier->tick.failed_at_lock)
-		culprit = last_due;
-	if (culprit != NULL)
-		return blame(applier, culprit, failure, now, error);
-
-	log_error(LEVEL_WARNING, failure);
-	send_each_alone(applier->catalog, now);
-	applier->tick_at = now + retry_delay(applier->tick_failures, SOFT_DELAY_FIRST, SOFT_DELAY_MAX);
-	return true;
-}
-
-/* No snapshot is held while the stream catches up; but not for ever either. */
-static void
-stream_is_far_behind(Applier *applier, Micros now)
-{
-	const Tick *tick = &applier->tick;
-	bool		is_far = applier->intake->stream_lsn + TICK_DISTANCE_MAX < tick->insert_lsn;
-
-	applier->tick_when_reached = tick->insert_lsn - (is_far ? TICK_DISTANCE_MAX / 4 : 0);
-	if (applier->tick_when_waited == 0 || tick->may_wait_long)
-		applier->tick_when_waited = now + TOO_FAR_BEHIND_MAX;
-	log_event(LEVEL_LOG, "the stream is at %s: refreshes go on when it has reached %s",
-			  lsn_text(applier->intake->stream_lsn).text,
-			  lsn_text(applier->tick_when_reached).text);
-}
-
-static void
-clear_tick_marks(Applier *applier)
-{
-	for (size_t i = 0; i < applier->catalog->count; i++)
-		applier->catalog->tables[i]->in_tick = false;
-}
-
-static bool
-tick_is_over(Applier *applier, Micros now, Error *error)
-{
-	TickOutcome outcome = applier->tick.outcome;
-	bool		handled = true;
-
-	applier->tick.outcome = TICK_NO_OUTCOME;
-	applier->schedule->is_dirty = true;
-	if (applier->tick.spools)
-		applier->spool_helps = outcome == TICK_COMMITTED;
-	else
-		schedule_requests_end(applier->schedule, applier->catalog, outcome == TICK_COMMITTED);
-	if (outcome != TICK_TOO_FAR_BEHIND)
-		applier->tick_when_waited = 0;
-	switch (outcome)
-	{
-		case TICK_COMMITTED:
-			tick_was_committed(applier, now);
-			break;
-		case TICK_NOTHING_VISIBLE:
-			defer_those_waiting(applier, now);
-			break;
-		case TICK_STALE_CATALOG:
-			wish_catalog(applier, now);
-			break;
-		case TICK_TOO_FAR_BEHIND:
-			stream_is_far_behind(applier, now);
-			break;
-		default:
-			if (applier->tick.spools)
-				spooling_has_failed(applier, now);
-			else
-				handled = tick_has_failed(applier, now, error);
-			break;
-	}
-	clear_tick_marks(applier);
-	return handled;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * Before a tick
- */
-
-/*
- * Is the stream still too far behind?  Waiting ends early when the buffer is full, since only ticks
- * can empty it; and at the latest after a while.
- */
-static bool
-must_wait_for_stream(Applier *applier, Micros now)
-{
-	if (applier->tick_when_reached == LSN_NONE ||
-		applier->intake->stream_lsn >= applier->tick_when_reached ||
-		buffer_is_under_pressure(applier->buffer) || now >= applier->tick_when_waited)
-	{
-		applier->tick_when_reached = LSN_NONE;
-		return false;
-	}
-	return true;
-}
-
-/* Is it time to store what slow stream tables need, so that the slot can move on? */
-static bool
-choose_spool(Applier *applier, bool all, Micros now)
-{
-	if (now < applier->spool_not_before)
-	{
-		applier->spool_at = applier->spool_not_before;
-		return false;
-	}
-	return schedule_choose_spool(applier->schedule, applier->catalog, applier->intake->stream_lsn,
-								 applier->options->spool_after, SPOOL_WAL_BYTES_MAX, all, now,
-								 &applier->spool_at) > 0;
-}
-
-static bool
-consider_tick(Applier *applier, Micros now, Error *error)
-{
-	bool under_pressure = buffer_is_under_pressure(applier->buffer);
-	size_t chosen;
-	bool   may_wait_long =
-		under_pressure || (applier->tick_when_waited != 0 && now >= applier->tick_when_waited);
-
-	if (now < applier->tick_at || must_wait_for_stream(applier, now))
-	{
-		applier->next_due = now < applier->tick_at ? applier->tick_at : applier->tick_when_waited;
-		applier->schedule->is_dirty = true;
-		return true;
-	}
-
-	/*
-	 * Requests for what does not exist would hold the slot; what is being made is in the catalog
-	 * soon.
-	 */
-	if (applier->schedule->request_count > 0 && applier->intake->catalog_change_count == 0)
-		schedule_drop_unknown(applier->schedule, applier->catalog);
-
-	/* Much wakes the loop that makes nothing due, such as what others write. */
-	if (!applier->schedule->is_dirty && now < applier->next_due && now < applier->spool_at &&
-		!under_pressure)
-		return true;
-	chosen = schedule_choose(applier->schedule, applier->catalog, now, under_pressure,
-							 &applier->next_due);
-	if (choose_spool(applier, under_pressure && chosen == 0 && applier->spool_helps, now))
-		return tick_start_spool(&applier->tick, may_wait_long, now, error);
-	if (chosen > 0)
-		return tick_start(&applier->tick, may_wait_long, now, error);
-
-	/* Nothing to refresh makes room: what slow ones wait with has to go. */
-	if (under_pressure)
-	{
-		intake_relieve_pressure(applier->intake);
-		applier->next_due = now;
-	}
-	return true;
-}
-
-/* The refresh connection does one thing at a time: a tick, or reading the catalog. */
-static bool
-use_refresh_connection(Applier *applier, Micros now, Error *error)
-{
-	TickState before = applier->tick.state;
-
-	if (!advance_catalog(applier, now, error) || !tick_advance(&applier->tick, error))
-		return false;
-	if (before != TICK_IDLE && applier->tick.state == TICK_IDLE &&
-		!tick_is_over(applier, now, error))
-		return false;
-	if (applier->tick.state != TICK_IDLE || applier->catalog_is_loading || applier->stop_requested)
-		return true;
-
-	if (applier->intake->stream_lacks_relations)
-		return error_set(error, FAIL_RETRY,
-						 "stream tables read relations that the stream does not carry");
-
-	/* Failures must be recorded before they are read back. */
-	if (applier->intake->catalog_change_count > 0 && applier->catalog_reload_delay == 0)
-		wish_catalog(applier, now);
-	if (now >= applier->catalog_reload_at && applier->control.queue_length == 0)
-		return load_catalog(applier, error);
-	return consider_tick(applier, now, error);
-}
-
-/* ------------------------------------------------------------------------------------------------
- * Heartbeats and settling
- */
-
-/* A heartbeat's snapshot settles things when the stream has reached its position. */
-static void
-settle_by_heartbeat(Applier *applier)
-{
-	if (applier->settle_snapshot == NULL ||
-		applier->intake->stream_lsn < applier->settle_insert_lsn)
-		return;
-	intake_see_snapshot(applier->intake, applier->settle_snapshot);
-	snapshot_release(applier->settle_snapshot);
-	applier->settle_snapshot = NULL;
-}
-
-static void
-take_heartbeat(Applier *applier, Micros now)
-{
-	Control *control = &applier->control;
-
-	if (!control->heartbeat_is_done)
-		return;
-	control->heartbeat_is_done = false;
-	ack_flushed(&applier->ack, control->heartbeat_ack_lsn);
-	note_persisted(applier, control->heartbeat_ack_lsn, control->heartbeat_stream_lsn, now);
-
-	/*
-	 * An earlier one that still waits is not replaced, or a busy stream would never settle
-	 * anything.
-	 */
-	if (applier->settle_snapshot != NULL)
-		return;
-	applier->settle_snapshot = snapshot_share(control->heartbeat_snapshot);
-	applier->settle_insert_lsn = lsn_before_page_header(control->heartbeat_snapshot_insert_lsn,
-														applier->tick.wal_segment_bytes);
-}
-
-/*
- * Only when the WAL has moved by more than heartbeats move it, and when there is something to
- * persist or to settle.
- */
-static Micros
-heartbeat_due(const Applier *applier)
-{
-	const Intake *intake = applier->intake;
-
-	if (applier->control.heartbeat_is_running || applier->tick.state != TICK_IDLE ||
-		!control_has_room(&applier->control))
-		return MICROS_NEVER;
-	if (intake->stream_lsn < applier->persisted_stream_lsn + HEARTBEAT_WAL_BYTES_MIN)
-		return MICROS_NEVER;
-	if (applier->settle->entry_count > UNSETTLED_MAX && applier->settle_snapshot == NULL)
-		return 0;
-	return applier->persisted_at + applier->options->heartbeat_interval;
-}
-
-static bool
-consider_heartbeat(Applier *applier, Micros now, Error *error)
-{
-	if (heartbeat_due(applier) > now)
-		return true;
-	return control_send_heartbeat(&applier->control, plan_ack_lsn(NULL, applier->intake),
-								  applier->intake->stream_lsn, error);
-}
-
-/* ------------------------------------------------------------------------------------------------
  * One turn
  */
 
 static bool
 run_epoch(Applier *applier, Micros now, Error *error)
 {
-	take_heartbeat(applier, now);
-	settle_by_heartbeat(applier);
-	if (!use_refresh_connection(applier, now, error))
+	applier_take_heartbeat(applier, now);
+	applier_settle_by_heartbeat(applier);
+	if (!applier_use_refresh_connection(applier, now, error))
 		return false;
 	(void) ack_stream_reached(&applier->ack, applier->intake->stream_lsn);
-	return applier->stop_requested || consider_heartbeat(applier, now, error);
+	return applier->stop_requested || applier_consider_heartbeat(applier, now, error);
 }
 
 static bool
@@ -747,7 +217,7 @@ take_turn(Applier *applier, Micros now, Error *error)
 			applier->epoch = EPOCH_RUNNING;
 			applier->connect_failures = 0;
 			applier->said_waiting = false;
-			note_persisted(applier, applier->persisted_ack_lsn, applier->intake->stream_lsn, now);
+			applier_note_persisted(applier, applier->persisted_ack_lsn, applier->intake->stream_lsn, now);
 		}
 	}
 	if (applier->epoch == EPOCH_RUNNING &&
@@ -811,7 +281,7 @@ next_deadline(const Applier *applier)
 		deadline = applier->tick.give_up_at;
 	else if (applier->tick.state == TICK_IDLE && !applier->catalog_is_loading)
 	{
-		deadline = earlier(applier->next_due, heartbeat_due(applier));
+		deadline = earlier(applier->next_due, applier_heartbeat_due(applier));
 		deadline = earlier(deadline, applier->spool_at);
 		if (applier->control.queue_length == 0)
 			deadline = earlier(deadline, applier->catalog_reload_at);
@@ -888,7 +358,7 @@ obey_signals(Applier *applier)
 	{
 		got_sighup = 0;
 		log_event(LEVEL_LOG, "received SIGHUP: reading the catalog again");
-		wish_catalog(applier, 0);
+		applier_wish_catalog(applier, 0);
 	}
 	return true;
 }
