@@ -7,7 +7,11 @@
  * without calling it and without a copy.  A type (or a type inside it) without send or receive
  * function is sent as text.
  *
- * Text is sent in the database's encoding: startup (pgtrickle_decoder.c) switches conversion off.
+ * So is, for a reader on another server, every type whose binary form could hold an OID that means
+ * something else there: types made after initdb's bootstrap (arrays, ranges and rows of them are
+ * such types too), and references to objects such as regclass.
+ *
+ * Text is sent in the encoding that the session set (conversion.c); by default as it is stored.
  */
 #include "postgres.h"
 
@@ -96,7 +100,7 @@ binary_form(Oid type_oid)
 
 	if (!OidIsValid(type->typsend) || !OidIsValid(type->typreceive))
 		form = BINARY_NONE;
-	else if (type->typsend >= FirstNormalObjectId)
+	else if (type->typsend >= FirstNormalObjectId || type->typoutput >= FirstNormalObjectId)
 		form = BINARY_FOREIGN;
 	if (form != BINARY_NONE)
 		form = Min(form, binary_form_of_parts(type_oid, type));
@@ -140,24 +144,107 @@ kind_for_function(PGFunction function, int16 type_length)
 	return ENCODE_SEND;
 }
 
-void
-encoder_choose(ColumnEncoder *encoder, Form_pg_attribute attribute, MemoryContext context)
+/* The same for an output function. */
+static EncoderKind
+kind_for_output_function(PGFunction function, int16 type_length)
 {
-	BinaryForm form = binary_form(attribute->atttypid);
+	bool is_payload = function == textout || function == varcharout || function == bpcharout ||
+					  function == json_out;
+
+	return is_payload && type_length == -1 ? ENCODE_PAYLOAD : ENCODE_TEXT;
+}
+
+/* Is this type, under this OID, on every server, and a new one for each that makes it? */
+static bool
+has_lasting_oid(Oid type_oid)
+{
+	return type_oid < FirstGenbkiObjectId;
+}
+
+/* A type of the server whose values are OIDs of objects, or an array of such. */
+static bool
+refers_to_objects(Oid type_oid)
+{
+	Oid element = get_element_type(type_oid);
+
+	switch (OidIsValid(element) ? element : type_oid)
+	{
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGCLASSOID:
+		case REGCOLLATIONOID:
+		case REGTYPEOID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* May a value hold text that the other encoding cannot express? */
+static bool
+may_hold_text(const ColumnEncoder *encoder, Oid type_oid)
+{
+	char category;
+	bool is_preferred;
+
+	if (encoder->function.fn_addr == byteasend || encoder->function.fn_addr == byteaout)
+		return false;
+	get_type_category_preferred(type_oid, &category, &is_preferred);
+	return strchr("BDGINTV", category) == NULL; /* no numbers, times, addresses, shapes, bits */
+}
+
+/* Text that we do not leave to a send function is converted by us; a send function may fail. */
+static void
+choose_conversion(ColumnEncoder *encoder, Oid type_oid, const Conversion *conversion)
+{
+	encoder->conversion = NULL;
+	if (!conversion_is_active(conversion) || !may_hold_text(encoder, type_oid))
+		return;
+	if (encoder->kind == ENCODE_SEND)
+		encoder->is_guarded = true;
+	else
+		encoder->conversion = conversion;
+}
+
+void
+encoder_choose(ColumnEncoder *encoder, Form_pg_attribute attribute, const ValueFormat *format,
+			   MemoryContext context)
+{
+	Oid		   type_oid = attribute->atttypid;
+	BinaryForm form = binary_form(type_oid);
 	Oid		   function_oid;
 	bool	   is_varlena;
+	bool	   is_text =
+		form == BINARY_NONE ||
+		(format->user_types_as_text && (!has_lasting_oid(type_oid) || refers_to_objects(type_oid)));
 
 	encoder->attnum = attribute->attnum;
 	encoder->type_length = attribute->attlen;
 	encoder->is_guarded = form != BINARY_BUILTIN;
-	if (form == BINARY_NONE)
-		getTypeOutputInfo(attribute->atttypid, &function_oid, &is_varlena);
+	encoder->encoding = is_text ? ENCODING_TEXT : ENCODING_BINARY;
+	if (is_text)
+		getTypeOutputInfo(type_oid, &function_oid, &is_varlena);
 	else
-		getTypeBinaryOutputInfo(attribute->atttypid, &function_oid, &is_varlena);
+		getTypeBinaryOutputInfo(type_oid, &function_oid, &is_varlena);
 	fmgr_info_cxt(function_oid, &encoder->function, context);
-	encoder->kind = form == BINARY_NONE
-						? ENCODE_TEXT
-						: kind_for_function(encoder->function.fn_addr, attribute->attlen);
+	encoder->kind = is_text ? kind_for_output_function(encoder->function.fn_addr, attribute->attlen)
+							: kind_for_function(encoder->function.fn_addr, attribute->attlen);
+	choose_conversion(encoder, type_oid, format->conversion);
+}
+
+const char *
+encoder_type_name(Oid type_oid, const ValueFormat *format)
+{
+	if (!format->user_types_as_text || has_lasting_oid(type_oid))
+		return NULL;
+	return format_type_extended(type_oid, -1,
+								FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_ALLOW_INVALID);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -178,6 +265,20 @@ set_bytes(Cell *cell, const char *bytes, Size length, Size length_max, uint32 *f
 	cell->length = (uint32) length;
 }
 
+/* The same for text, which may have to be converted first. */
+static void
+set_text(const ColumnEncoder *encoder, Cell *cell, const char *text, Size length, Size length_max,
+		 uint32 *flaws)
+{
+	if (encoder->conversion != NULL && !conversion_text(encoder->conversion, &text, &length))
+	{
+		cell->kind = VALUE_NOT_LOGGED;
+		*flaws |= FLAW_VALUE_UNSENDABLE;
+		return;
+	}
+	set_bytes(cell, text, length, length_max, flaws);
+}
+
 /* Calls the send or output function. */
 static void
 call_function(ColumnEncoder *encoder, Datum value, Size length_max, Cell *cell, uint32 *flaws)
@@ -192,7 +293,7 @@ call_function(ColumnEncoder *encoder, Datum value, Size length_max, Cell *cell, 
 	{
 		char *text = OutputFunctionCall(&encoder->function, value);
 
-		set_bytes(cell, text, strlen(text), length_max, flaws);
+		set_text(encoder, cell, text, strlen(text), length_max, flaws);
 	}
 }
 
@@ -255,7 +356,8 @@ inspect_varlena(struct varlena *value, Size length_max, Size *size, Cell *cell, 
 }
 
 static void
-prepare_payload(Datum value, Size length_max, Cell *cell, uint32 *flaws)
+prepare_payload(const ColumnEncoder *encoder, Datum value, Size length_max, Cell *cell,
+				uint32 *flaws)
 {
 	struct varlena *varlena = (struct varlena *) DatumGetPointer(value);
 	Size			size;
@@ -264,7 +366,7 @@ prepare_payload(Datum value, Size length_max, Cell *cell, uint32 *flaws)
 		return;
 	if (VARATT_IS_EXTERNAL(varlena) || VARATT_IS_COMPRESSED(varlena))
 		varlena = pg_detoast_datum_packed(varlena);
-	cell->bytes = VARDATA_ANY(varlena);
+	set_text(encoder, cell, VARDATA_ANY(varlena), VARSIZE_ANY_EXHDR(varlena), length_max, flaws);
 }
 
 static void
@@ -312,10 +414,10 @@ encoder_prepare(ColumnEncoder *encoder, Datum value, Size length_max, Cell *cell
 			set_bytes(cell, bytes, (Size) encoder->type_length, length_max, flaws);
 			break;
 		case ENCODE_NAME:
-			set_bytes(cell, bytes, strnlen(bytes, NAMEDATALEN), length_max, flaws);
+			set_text(encoder, cell, bytes, strnlen(bytes, NAMEDATALEN), length_max, flaws);
 			break;
 		case ENCODE_PAYLOAD:
-			prepare_payload(value, length_max, cell, flaws);
+			prepare_payload(encoder, value, length_max, cell, flaws);
 			break;
 		case ENCODE_SEND:
 		case ENCODE_TEXT:

@@ -14,6 +14,7 @@
 #include "access/tupdesc.h"
 #include "fmgr.h"
 
+#include "conversion.h"
 #include "records.h"
 
 typedef enum EncoderKind
@@ -26,17 +27,26 @@ typedef enum EncoderKind
 	ENCODE_NAME, /* name: up to its NUL */
 	ENCODE_PAYLOAD, /* varlena whose send format is its contents: text, bytea, json */
 	ENCODE_SEND, /* call the type's send function */
-	ENCODE_TEXT /* call its output function: it has no send function */
+	ENCODE_TEXT /* call its output function */
 } EncoderKind;
+
+/* What the reader asked for; the same for all columns of a session. */
+typedef struct ValueFormat
+{
+	bool		user_types_as_text; /* the reader is another server, which has other OIDs */
+	Conversion *conversion;
+} ValueFormat;
 
 typedef struct ColumnEncoder
 {
-	EncoderKind kind;
-	AttrNumber	attnum;
-	int16		type_length; /* pg_type.typlen: -1 varlena, -2 cstring */
-	bool		in_identity; /* part of the replica identity */
-	bool		is_guarded; /* foreign code is called: a failure must stay its own */
-	FmgrInfo	function; /* ENCODE_SEND, ENCODE_TEXT */
+	EncoderKind		  kind;
+	ValueEncoding	  encoding; /* what the reader is told */
+	AttrNumber		  attnum;
+	int16			  type_length; /* pg_type.typlen: -1 varlena, -2 cstring */
+	bool			  in_identity; /* part of the replica identity */
+	bool			  is_guarded; /* it may fail, and a failure must stay its own */
+	FmgrInfo		  function; /* ENCODE_SEND, ENCODE_TEXT */
+	const Conversion *conversion; /* NULL: the value holds no text or its function converts */
 } ColumnEncoder;
 
 /* A value on its way into the batch. */
@@ -55,8 +65,14 @@ typedef struct Cell
  * Chooses the encoder of a column.  What the send function remembers between calls lives in
  * `context`.
  */
-extern void
-encoder_choose(ColumnEncoder *encoder, Form_pg_attribute attribute, MemoryContext context);
+extern void encoder_choose(ColumnEncoder *encoder, Form_pg_attribute attribute,
+						   const ValueFormat *format, MemoryContext context);
+
+/*
+ * The type's name for a reader that knows no OIDs of this server, in the current context.  NULL when
+ * the reader needs none: its server has the same type under the same OID, or is this one.
+ */
+extern const char *encoder_type_name(Oid type_oid, const ValueFormat *format);
 
 /*
  * Fills `cell` with a value that is not NULL.  A value that is not in the WAL becomes

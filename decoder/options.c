@@ -53,6 +53,17 @@ parse_proto_version(const char *text)
 	return PROTO_VERSION;
 }
 
+static bool
+parse_text_types(const char *text)
+{
+	if (strcmp(text, "user") != 0 && strcmp(text, "none") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for output plugin option \"text_types\": \"%s\"", text),
+				 errhint("Give \"user\" when another server reads the stream, else \"none\".")));
+	return strcmp(text, "user") == 0;
+}
+
 static void
 parse_option(DecoderOptions *options, const char *name, const char *text)
 {
@@ -63,6 +74,10 @@ parse_option(DecoderOptions *options, const char *name, const char *text)
 		options->proto_version = parse_proto_version(text);
 	else if (strcmp(name, "interest") == 0)
 		options->interest = text;
+	else if (strcmp(name, "encoding") == 0)
+		options->encoding = text;
+	else if (strcmp(name, "text_types") == 0)
+		options->user_types_as_text = parse_text_types(text);
 	else if (strcmp(name, batch_bytes.name) == 0)
 		options->batch_bytes = (Size) parse_number(&batch_bytes, text);
 	else if (strcmp(name, value_bytes_max.name) == 0)
@@ -71,8 +86,8 @@ parse_option(DecoderOptions *options, const char *name, const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("unrecognized output plugin option \"%s\"", name),
-				 errhint("Valid options are \"proto_version\", \"interest\", \"batch_bytes\" and "
-						 "\"value_bytes_max\".")));
+				 errhint("Valid options are \"proto_version\", \"interest\", \"text_types\", "
+						 "\"encoding\", \"batch_bytes\" and \"value_bytes_max\".")));
 }
 
 /* Lists of options are short. */

@@ -22,6 +22,8 @@ typedef struct DecoderOptions
 	Size		batch_bytes;
 	Size		value_bytes_max;
 	const char *interest; /* "" when not given; owned by the option list */
+	const char *encoding; /* NULL when not given; owned by the option list */
+	bool		user_types_as_text;
 } DecoderOptions;
 
 /*

@@ -28,6 +28,7 @@
 
 #include "batch.h"
 #include "compat.h"
+#include "conversion.h"
 #include "interest.h"
 #include "options.h"
 #include "relation.h"
@@ -51,6 +52,7 @@ typedef struct Decoder
 {
 	MemoryContext  change_context; /* reset after every change */
 	Interest	   interest;
+	Conversion	   conversion;
 	RelationCache *relations;
 	RowWriter	  *rows;
 	Batch		   batch;
@@ -69,7 +71,8 @@ typedef struct Decoder
 
 /*
  * Send functions convert text to the client's encoding, which can fail.  The stream is binary data
- * for the same or another database, so text goes out as it is stored.
+ * for the same or another database, so text goes out as it is stored, unless option `encoding` asks
+ * for that other database's encoding (then conversion_prepare switches it on again).
  */
 static void
 switch_off_conversion(Decoder *decoder)
@@ -92,6 +95,7 @@ decode_startup(LogicalDecodingContext *ctx, OutputPluginOptions *output_options,
 	MemoryContext		   oldcontext = MemoryContextSwitchTo(ctx->context);
 	Decoder				  *decoder = palloc0(sizeof(Decoder));
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	ValueFormat			   format = {.user_types_as_text = options.user_types_as_text};
 
 	interest_init(&decoder->interest, ctx->context);
 	if (!interest_add_text(&decoder->interest, options.interest))
@@ -103,7 +107,9 @@ decode_startup(LogicalDecodingContext *ctx, OutputPluginOptions *output_options,
 
 	decoder->change_context =
 		AllocSetContextCreate(ctx->context, "pgtrickle change", ALLOCSET_DEFAULT_SIZES);
-	decoder->relations = relation_cache_create(&decoder->interest, ctx->context);
+	decoder->conversion = conversion_create(options.encoding);
+	format.conversion = &decoder->conversion;
+	decoder->relations = relation_cache_create(&decoder->interest, &format, ctx->context);
 	decoder->rows = row_writer_create(ctx->context, options.value_bytes_max);
 	batch_init(&decoder->batch, ctx->context, options.batch_bytes);
 	switch_off_conversion(decoder);
@@ -155,6 +161,7 @@ decode_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	decoder->is_begun = false;
 	decoder->row_records = 0;
 	relation_cache_trim(decoder->relations);
+	conversion_prepare(&decoder->conversion);
 }
 
 /* Called before any record of a transaction. */

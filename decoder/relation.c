@@ -225,15 +225,33 @@ sort_by_interest(RelationCache *cache, RelationEntry *entry, Relation relation)
  * How rows are sent
  */
 
+/*
+ * A name in the reader's encoding.  One that cannot be expressed there fits nothing that the reader
+ * has, so it does not matter which of its letters are lost.
+ */
 static ByteRange
-text_range(const char *text)
+name_range(const ValueFormat *format, const char *name)
 {
-	return byte_range(text, strlen(text));
+	Size length;
+
+	if (name == NULL)
+		return byte_range(NULL, 0);
+	length = strlen(name);
+	if (!conversion_text(format->conversion, &name, &length))
+	{
+		char *ascii = pstrdup(name);
+
+		for (char *at = ascii; *at != '\0'; at++)
+			*at = IS_HIGHBIT_SET(*at) ? '?' : *at;
+		return byte_range(ascii, length);
+	}
+	return byte_range(name, length);
 }
 
 /* Chooses the encoders of the live columns and describes them.  `views` has room for all. */
 static void
-choose_columns(RelationEntry *entry, Relation relation, ColumnView *views)
+choose_columns(RelationEntry *entry, Relation relation, const ValueFormat *format,
+			   ColumnView *views)
 {
 	TupleDesc  tupdesc = RelationGetDescr(relation);
 	Bitmapset *identity = RelationGetIdentityKeyBitmap(relation);
@@ -247,30 +265,32 @@ choose_columns(RelationEntry *entry, Relation relation, ColumnView *views)
 
 		if (attribute->attisdropped || attribute_is_virtual(attribute))
 			continue;
-		encoder_choose(column, attribute, entry->context);
+		encoder_choose(column, attribute, format, entry->context);
 		column->in_identity =
 			entry->replica_identity == REPLICA_IDENTITY_FULL ||
 			bms_is_member(attribute->attnum - FirstLowInvalidHeapAttributeNumber, identity);
 		views[entry->column_count++] = (ColumnView){
-			.name = text_range(NameStr(attribute->attname)),
+			.name = name_range(format, NameStr(attribute->attname)),
 			.attnum = (uint32) attribute->attnum,
 			.type_oid = attribute->atttypid,
 			.type_modifier = attribute->atttypmod,
-			.encoding = column->kind == ENCODE_TEXT ? ENCODING_TEXT : ENCODING_BINARY,
+			.encoding = column->encoding,
 			.in_identity = column->in_identity,
+			.type_name = name_range(format, encoder_type_name(attribute->atttypid, format)),
 		};
 	}
 }
 
 /* The contents of the Relation record, in the entry's context. */
 static ByteRange
-describe(const RelationEntry *entry, Relation relation, const ColumnView *columns)
+describe(const RelationEntry *entry, Relation relation, const ValueFormat *format,
+		 const ColumnView *columns)
 {
 	WireBuffer	 buffer;
 	RelationView view = {
 		.relid = entry->relid,
-		.schema_name = text_range(get_namespace_name(RelationGetNamespace(relation))),
-		.relation_name = text_range(RelationGetRelationName(relation)),
+		.schema_name = name_range(format, get_namespace_name(RelationGetNamespace(relation))),
+		.relation_name = name_range(format, RelationGetRelationName(relation)),
 		.replica_identity = entry->replica_identity,
 		.publish_as_count = (uint32) entry->publish_as_count,
 		.column_count = (uint32) entry->column_count,
@@ -298,8 +318,8 @@ prepare_sending(RelationCache *cache, RelationEntry *entry, Relation relation, B
 		palloc(sizeof(ColumnView) * Max(RelationGetNumberOfAttributes(relation), 1));
 
 	entry->replica_identity = relation->rd_rel->relreplident;
-	choose_columns(entry, relation, views);
-	entry->description = describe(entry, relation, views);
+	choose_columns(entry, relation, &cache->format, views);
+	entry->description = describe(entry, relation, &cache->format, views);
 	pfree(views);
 
 	if (entry->number == 0 || !ranges_equal(entry->description, old))
@@ -352,13 +372,14 @@ forget_cache(void *cache)
 }
 
 RelationCache *
-relation_cache_create(const Interest *interest, MemoryContext context)
+relation_cache_create(const Interest *interest, const ValueFormat *format, MemoryContext context)
 {
 	RelationCache		  *cache = MemoryContextAllocZero(context, sizeof(RelationCache));
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(*callback));
 
 	cache->context = AllocSetContextCreate(context, "pgtrickle relations", ALLOCSET_DEFAULT_SIZES);
 	cache->interest = interest;
+	cache->format = *format;
 	create_entries(cache);
 
 	callback->func = forget_cache;

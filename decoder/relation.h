@@ -50,12 +50,14 @@ typedef struct RelationCache
 	MemoryContext	context; /* the hash and all entries */
 	HTAB		   *entries;
 	const Interest *interest;
+	ValueFormat		format;
 	RelationEntry  *last_used; /* a table's rows often come one after another */
 	uint32			last_number;
 } RelationCache;
 
 /* An empty cache for one session of decoding; all it allocates is below `context`. */
-extern RelationCache *relation_cache_create(const Interest *interest, MemoryContext context);
+extern RelationCache *
+relation_cache_create(const Interest *interest, const ValueFormat *format, MemoryContext context);
 
 /*
  * The entry of a relation, made or made again if need be.  It stays where it is until

@@ -240,6 +240,9 @@ read_column(MessageReader *reader, ColumnView *column)
 			case 6:
 				take_bool(reader, &column->in_identity);
 				break;
+			case 7:
+				take_bytes(reader, &column->type_name);
+				break;
 		}
 	}
 	if (reader->fields.error == NULL && encoding != ENCODING_BINARY && encoding != ENCODING_TEXT)

@@ -91,6 +91,7 @@ typedef struct ColumnView
 	int32_t		  type_modifier; /* -1: none */
 	ValueEncoding encoding;
 	bool		  in_identity;
+	ByteRange	  type_name; /* `data` NULL: the OID says it on every server */
 } ColumnView;
 
 typedef struct TruncateView

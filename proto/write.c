@@ -74,6 +74,7 @@ put_column(WireBuffer *buffer, const ColumnView *column)
 	wire_put_varint(buffer, 4, wire_zigzag(column->type_modifier));
 	wire_put_varint(buffer, 5, column->encoding);
 	wire_put_varint(buffer, 6, column->in_identity);
+	put_range(buffer, 7, column->type_name);
 	wire_end_message(buffer, message);
 }
 

@@ -38,7 +38,7 @@ END
 is( option_error([ proto_version => 1, colour => 'red' ]),
 	<<'END' =~ s/\n\z//r, 'unknown options are refused');
 42704: unrecognized output plugin option "colour"
-HINT:  Valid options are "proto_version", "interest", "batch_bytes" and "value_bytes_max".
+HINT:  Valid options are "proto_version", "interest", "text_types", "encoding", "batch_bytes" and "value_bytes_max".
 END
 is( option_error([ proto_version => 1, batch_bytes => 1, batch_bytes => 2 ]),
 	'42601: output plugin option "batch_bytes" is given twice',

@@ -44,6 +44,7 @@ relation(const Pgtrickle__Relation *message)
 			.type_modifier = column->type_modifier,
 			.encoding = (ValueEncoding) column->encoding,
 			.in_identity = column->in_identity,
+			.type_name = text(column->type_name),
 		};
 	}
 	print_relation(&printed);

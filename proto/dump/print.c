@@ -203,7 +203,11 @@ static void
 print_column(const ColumnView *column)
 {
 	printf(" %.*s", (int) column->name.length, (const char *) column->name.data);
-	printf("@%" PRIu32 ":%" PRIu32, column->attnum, column->type_oid);
+	printf("@%" PRIu32 ":", column->attnum);
+	if (column->type_name.length > 0)
+		printf("%.*s", (int) column->type_name.length, (const char *) column->type_name.data);
+	else
+		printf("%" PRIu32, column->type_oid);
 	if (column->type_modifier != -1)
 		printf("(%" PRId32 ")", column->type_modifier);
 	if (column->encoding == ENCODING_TEXT)

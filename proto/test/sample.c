@@ -38,11 +38,11 @@ write_sample_relation(WireBuffer *buffer)
 {
 	static const uint32_t publish_as[] = {16385, 16390, 4294967295u};
 	ColumnView			  columns[SAMPLE_COLUMNS] = {
-				   {text("id"), 1, 20, -1, ENCODING_BINARY, true},
-				   {text("name"), 2, 25, -1, ENCODING_BINARY, true},
-				   {text("amount"), 4, 1700, 655366, ENCODING_BINARY, true},
-				   {text("acl"), 5, 1033, -1, ENCODING_TEXT, true},
-				   {text("long column name with blanks"), 1600, 17, -1, ENCODING_BINARY, true},
+				   {text("id"), 1, 20, -1, ENCODING_BINARY, true, {NULL, 0}},
+				   {text("name"), 2, 25, -1, ENCODING_BINARY, true, {NULL, 0}},
+				   {text("amount"), 4, 1700, 655366, ENCODING_BINARY, true, {NULL, 0}},
+				   {text("acl"), 5, 1033, -1, ENCODING_TEXT, true, text("app.\"Rights\"")},
+				   {text("long column name with blanks"), 1600, 17, -1, ENCODING_BINARY, true, {NULL, 0}},
 	   };
 	RelationView relation = {.relid = 16385,
 							 .schema_name = text("public"),

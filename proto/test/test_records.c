@@ -164,6 +164,10 @@ test_malformed(void)
 		 "relation has an unknown replica identity"},
 		{"column without encoding", BYTES("\x0a\x08\x08\x02\x3a\x04\x08\x01\x3a\x00"),
 		 "column has an unknown encoding"},
+		{"type named twice", BYTES("\x0a\x0e\x08\x02\x3a\x0a\x3a\x08\x28\x02\x3a\x01x\x3a\x01y"),
+		 "field occurs twice"},
+		{"type name as number", BYTES("\x0a\x08\x08\x02\x3a\x04\x3a\x02\x38\x01"),
+		 "field has the wrong wire type"},
 		{"cut list of relids", BYTES("\x0a\x07\x08\x06\x42\x03\x0a\x01\x80"), "number is cut off"},
 	};
 

@@ -49,7 +49,10 @@ walk_relation(Walk *walk, const RelationView *relation)
 	walk_bytes(walk, relation->relation_name);
 	walk_relids(walk, publish_as_reader(relation), relation->publish_as_count);
 	for (; column_next(&reader, &column); count++)
+	{
 		walk_bytes(walk, column.name);
+		walk_bytes(walk, column.type_name);
+	}
 	if (count != relation->column_count)
 		abort();
 }
