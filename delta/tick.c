@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_type_d.h"
 #include "clock.h"
+#include "copy_positions.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -608,6 +609,7 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 			execute_entry(entry);
 		return_entry(rsinfo, entry, started_at);
 	}
+	remote_positions_write();
 	record_progress(&frontier);
 	return_own_xid(rsinfo);
 

@@ -72,3 +72,9 @@ CREATE FUNCTION pgtrickle.guard() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'pgtrickle_guard';
 COMMENT ON FUNCTION pgtrickle.guard() IS
 	'trigger of stream tables: refuses INSERT, UPDATE, DELETE and TRUNCATE by anybody but a refresh';
+
+CREATE FUNCTION pgtrickle.guard_copies() RETURNS trigger
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'pgtrickle_guard_copies';
+COMMENT ON FUNCTION pgtrickle.guard_copies() IS
+	'trigger of copies: refuses INSERT, UPDATE, DELETE and TRUNCATE by anybody but a tick';

@@ -231,6 +231,15 @@ COMMENT ON FUNCTION pgtrickle.tick_begin() IS
 	'for the applier: the snapshot that a tick has just taken';
 REVOKE ALL ON FUNCTION pgtrickle.tick_begin() FROM PUBLIC;
 
+CREATE FUNCTION pgtrickle.tick_remote(
+	set integer, remote_id integer, expected pg_lsn, "position" pg_lsn, position_at timestamptz) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'pgtrickle_tick_remote';
+COMMENT ON FUNCTION pgtrickle.tick_remote(integer, integer, pg_lsn, pg_lsn, timestamptz) IS
+	'for the applier, before tick_plan(): a change set has what a remote committed after the expected position up to another, and that will be its position';
+REVOKE ALL ON FUNCTION pgtrickle.tick_remote(integer, integer, pg_lsn, pg_lsn, timestamptz) FROM PUBLIC;
+
 CREATE FUNCTION pgtrickle.tick_plan(pgt_ids bigint[], sets integer[], actions text[]) RETURNS void
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp

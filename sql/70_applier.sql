@@ -48,15 +48,32 @@ AS $$
 		-- views have no rows in the WAL, but there are messages about all of them
 		SELECT s.pgt_id,
 			array_agg(s.source_relid ORDER BY s.source_relid) AS source_relids,
-			array_agg(upstream.pgt_id ORDER BY upstream.pgt_id) FILTER (WHERE upstream.pgt_id IS NOT NULL) AS upstream_ids
+			array_agg(upstream.id ORDER BY upstream.id) FILTER (WHERE upstream.id IS NOT NULL) AS upstream_ids
 		FROM pgtrickle.pgt_sources s
-		LEFT JOIN pgtrickle.pgt_definitions upstream ON upstream.relid = s.source_relid
+		LEFT JOIN (
+			SELECT d.relid, d.pgt_id AS id FROM pgtrickle.pgt_definitions d
+			UNION ALL
+			SELECT c.relid, c.copy_id FROM pgtrickle.pgt_copies c
+		) upstream ON upstream.relid = s.source_relid
 		GROUP BY s.pgt_id
 	) s USING (pgt_id)
-	ORDER BY d.pgt_id
+	UNION ALL
+	-- a copy that is copied again shows the rows that it had, and whoever reads it goes on
+	SELECT c.copy_id, c.relid, n.nspname::text, t.relname::text,
+		CASE WHEN s.is_populated THEN 'ACTIVE' ELSE s.status END, 'COPY',
+		'copy', NULL, '{}', '{}',
+		s.snapshot::text, NULL, s.own_xid::text, s.created_xid::text, s.filled_xid::text,
+		false, NULL, s.consecutive_errors, s.retry_at,
+		EXISTS (SELECT FROM pgtrickle.pgt_sources consumer WHERE consumer.source_relid = c.relid),
+		'none', s.data_timestamp, NULL, NULL, NULL, NULL
+	FROM pgtrickle.pgt_copies c
+	JOIN pgtrickle.pgt_copy_states s USING (copy_id)
+	JOIN pg_class t ON t.oid = c.relid
+	JOIN pg_namespace n ON n.oid = t.relnamespace
+	ORDER BY 1
 $$;
 COMMENT ON FUNCTION pgtrickle.applier_catalog() IS
-	'for the applier: every stream table with its sources, schedule and frontier';
+	'for the applier: every stream table with its sources, schedule and frontier, and every copy';
 REVOKE ALL ON FUNCTION pgtrickle.applier_catalog() FROM PUBLIC;
 
 CREATE FUNCTION pgtrickle.applier_state()
@@ -163,7 +180,9 @@ BEGIN
 	WHERE f.pgt_id = applier_failed.pgt_id
 	RETURNING f.consecutive_errors INTO errors;
 	IF NOT FOUND THEN
-		RAISE LOG 'refresh failed without a stream table to blame: %', message;
+		IF NOT pgtrickle.copy_tick_failed(pgt_id, sqlstate, message, retry_ms) THEN
+			RAISE LOG 'refresh failed without a stream table to blame: %', message;
+		END IF;
 		RETURN;
 	END IF;
 
@@ -255,7 +274,9 @@ AS $$
 	SELECT p.oid::regprocedure
 	FROM pg_proc p
 	WHERE p.pronamespace = 'pgtrickle'::regnamespace
-		AND (p.proname ~ '^(applier|tick)_' AND p.proname <> 'applier_functions' OR p.proname = 'fence')
+		AND (p.proname ~ '^(applier|tick|remote)_' AND p.proname <> 'applier_functions' OR p.proname IN ('fence',
+			'copy_catalog', 'copy_column_list', 'copy_chunk_list', 'copy_pattern_list', 'copy_found', 'copy_defined', 'copy_begin', 'copy_chunks',
+			'copy_chunk_done', 'copy_progress', 'copy_done', 'copy_failed'))
 	ORDER BY p.proname
 $$;
 COMMENT ON FUNCTION pgtrickle.applier_functions() IS

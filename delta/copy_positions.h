@@ -1,0 +1,28 @@
+/*
+ * delta/copy_positions.h
+ *     How far each remote has been followed: announced before a tick, written by it.
+ */
+#ifndef PGTRICKLE_COPY_POSITIONS_H
+#define PGTRICKLE_COPY_POSITIONS_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+
+/* A remote that takes part in the tick of this transaction. */
+typedef struct RemoteMove
+{
+	int			set;			/* the change set that holds what it committed */
+	int			remote_id;
+	XLogRecPtr	position;		/* up to here */
+	TimestampTz position_at;	/* 0: not known */
+} RemoteMove;
+
+/* The remote whose transactions the change set holds; NULL: those of this database. */
+extern const RemoteMove *remote_move_of_set(int set);
+
+/* Writes the positions of all remotes that take part; needs an SPI connection and the rights on the extension's catalog. */
+extern void remote_positions_write(void);
+
+#endif							/* PGTRICKLE_COPY_POSITIONS_H */
