@@ -300,6 +300,7 @@ create_guard(CreateRequest *request)
 static const char *const fill_frontier_sql =
 	"UPDATE pgtrickle.pgt_frontiers SET needs_refill = $7,"
 	" refill_reason = CASE WHEN $7 THEN 'filled in a transaction with one snapshot' END, snapshot = $2::pg_snapshot, lsn = $3, query_now = pg_catalog.now(), data_timestamp = $4,"
+	" history_since = $4,"
 	" spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL,"
 	" last_refresh_at = pg_catalog.clock_timestamp(), is_populated = true, total_refreshes = 1,"
 	" total_rows_inserted = $5, total_duration_ms = $6, last_action = 'FULL', last_status = 'COMPLETED'"

@@ -146,7 +146,8 @@ static const char *const definition_sql =
 	" (SELECT string_agg(s.key || E'\\x01' || s.value, E'\\x02') FROM jsonb_each_text(d.settings) s),"
 	" (SELECT string_agg(o.pgt_id::text, ' ') FROM pgtrickle.pgt_sources o WHERE o.source_relid = d.relid),"
 	" d.clock_reason, d.refresh_mode = 'AUTO', f.delta_cost_factor, f.full_cost_factor,"
-	" pg_catalog.pg_snapshot_xmin(f.snapshot), d.effective_refresh_mode = 'IMMEDIATE'"
+	" pg_catalog.pg_snapshot_xmin(f.snapshot), d.effective_refresh_mode = 'IMMEDIATE',"
+	" d.options OPERATOR(pg_catalog.?) 'retain_history'"
 	" FROM pgtrickle.pgt_definitions d"
 	" JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
 	" JOIN pg_catalog.pg_class c ON c.oid = d.relid"
@@ -241,6 +242,7 @@ read_definition(int64 pgt_id, MemoryContext context)
 	if (column_text(row, 18) != NULL)
 		table->frontier_xmin = (TransactionId) strtoull(column_text(row, 18), NULL, 10);
 	table->is_immediate = strcmp(column_text(row, 19), "t") == 0;
+	table->retains_history = strcmp(column_text(row, 20), "t") == 0;
 	MemoryContextSwitchTo(oldcontext);
 	return table;
 }

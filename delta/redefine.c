@@ -37,6 +37,7 @@
 #include "nodes/makefuncs.h"
 #include "privileged.h"
 #include "immediate_install.h"
+#include "retain.h"
 #include "run.h"
 #include "state_tables.h"
 #include "storage/lmgr.h"
@@ -70,6 +71,8 @@ typedef struct Redefinition
 	Oid			owner;
 	char	   *qualified_name;
 	RowLocator	locator;		/* of the old table */
+	bool		retained_history;	/* before; after: retain_is_wanted() */
+	TimestampTz moment;			/* of the snapshot that the new rows equal */
 	Shape		shape;
 	CreateRequest beside;
 } Redefinition;
@@ -297,9 +300,16 @@ static void
 apply_to_table(Redefinition *redefinition, const RowLocator *locator, Rowset *delta)
 {
 	Relation	relation = table_open(redefinition->relid, NoLock);
+	bool		retains = redefinition->retained_history && retain_is_wanted(redefinition->pgt_id);
+	Rowset	   *net = NULL;
 
-	(void) apply_delta(relation, locator, delta, false, NULL);
+	(void) apply_delta(relation, locator, delta, false, retains ? &net : NULL);
 	table_close(relation, NoLock);
+	CommandCounterIncrement();
+	if (net == NULL)
+		return;
+	retain_changes(redefinition->pgt_id, redefinition->owner, net, redefinition->moment);
+	rowset_free(net);
 	CommandCounterIncrement();
 }
 
@@ -374,6 +384,23 @@ delete_all_by_hash(Redefinition *redefinition)
 
 /* ---- the catalog ---- */
 
+/* The snapshot of the fill beside. */
+static TimestampTz
+moment_of_fill(int64 pgt_id)
+{
+	PrivilegedSection section;
+	TimestampTz moment;
+	bool		isnull;
+
+	privileged_begin(&section);
+	if (SPI_execute(psprintf("SELECT data_timestamp FROM pgtrickle.pgt_frontiers WHERE pgt_id = " INT64_FORMAT, pgt_id),
+					false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read the frontier of stream table " INT64_FORMAT, pgt_id);
+	moment = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	privileged_end(&section);
+	return moment;
+}
+
 /* The definition made beside goes over into the old one; `relid`: the table that has its rows from now on. */
 static void
 take_over_definition(Redefinition *redefinition, Oid relid)
@@ -403,6 +430,8 @@ build_beside(Redefinition *redefinition)
 	(void) wal_message_emit(psprintf("filled " INT64_FORMAT, redefinition->pgt_id), true, false);
 	create_stream_table(beside);
 	CommandCounterIncrement();
+	redefinition->retained_history = retain_is_wanted(redefinition->pgt_id);
+	redefinition->moment = moment_of_fill(beside->pgt_id);
 	redefinition->shape = compare_shapes(redefinition->relid, beside->relid);
 }
 

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "consolidate.h"
 #include "privileged.h"
+#include "retain.h"
 #include "run.h"
 #include "run_owner.h"
 
@@ -150,12 +151,19 @@ apply_as_owner(LoadedTable *table, Rowset *difference)
 	OwnerScope	scope;
 	ApplyCounts counts;
 	Relation	relation = table_open(table->relid, NoLock);
+	Rowset	   *net = NULL;
 
 	owner_scope_enter(&scope, table);
-	counts = apply_delta(relation, &table->locator, difference, false, NULL);
+	counts = apply_delta(relation, &table->locator, difference, false, table->retains_history ? &net : NULL);
 	owner_scope_leave(&scope);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();
+	if (net != NULL)
+	{
+		retain_changes(table->pgt_id, table->owner, net, GetCurrentTimestamp());
+		rowset_free(net);
+		CommandCounterIncrement();
+	}
 	return counts;
 }
 

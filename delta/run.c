@@ -499,7 +499,7 @@ apply_result(LoadedTable *table, Rowset *delta, bool hidden, const char *action)
 
 	outcome.action = action;
 	outcome.counts = apply_delta(relation, &table->locator, delta, hidden,
-								 table->consumer_ids != NIL ? &outcome.net : NULL);
+								 table->consumer_ids != NIL || table->retains_history ? &outcome.net : NULL);
 	table_close(relation, NoLock);
 	advance_active_snapshot();
 	return outcome;

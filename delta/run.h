@@ -56,6 +56,7 @@ typedef struct LoadedTable
 	bool		states_checked; /* IMMEDIATE: the state tables have been found to fit */
 	bool		is_auto;		/* the mode that was asked for leaves the choice to us */
 	bool		is_populated;
+	bool		retains_history;	/* what its refreshes change is kept (retain.h) */
 	TransactionId frontier_xmin;	/* below it, all transactions were in when this was loaded; may be invalid */
 	List	   *settings;		/* of String pairs: names and values pinned at creation */
 	List	   *consumer_ids;	/* of int64 *: stream tables that read this one */
@@ -107,7 +108,7 @@ typedef struct RefreshOutcome
 	const char *action;			/* NO_DATA, DIFFERENTIAL, FULL */
 	ApplyCounts counts;
 	int64		delta_rows;		/* changes of sources that went in */
-	Rowset	   *net;			/* the stream table's own delta for consumers; NULL: nothing changed */
+	Rowset	   *net;			/* the stream table's own delta, for consumers and retain.h; NULL: nothing changed, or nobody wants it */
 } RefreshOutcome;
 
 /*

@@ -20,6 +20,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "refresh_record.h"
+#include "retain.h"
 #include "run.h"
 #include "settings.h"
 #include "shared_rows.h"
@@ -520,9 +521,13 @@ execute_entry(TickEntry *entry)
 	if (rowsets == NULL || !refresh_by_delta(entry, rowsets, hidden, &decision))
 		entry->outcome = table_refresh_full(entry->table, hidden);
 	previous_now_forget();
-	entry->table->is_populated = true;
 	if (entry->outcome.net != NULL)
 		tick->made_rowsets = lappend(tick->made_rowsets, entry->outcome.net);
+	if (!entry->table->is_populated)
+		retain_begin(entry->pgt_id, tick->started_at);
+	else if (entry->table->retains_history && entry->outcome.net != NULL)
+		retain_changes(entry->pgt_id, entry->table->owner, entry->outcome.net, tick->started_at);
+	entry->table->is_populated = true;
 
 	if (pgtrickle_paranoid_verify)
 		check_paranoid(entry);

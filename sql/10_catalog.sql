@@ -77,7 +77,10 @@ CREATE TABLE pgtrickle.pgt_frontiers (
 	retry_at timestamptz,
 	-- what refreshes took, divided by what was estimated: the mean of the last ones, NULL: none was weighed (delta/cost.c)
 	delta_cost_factor double precision,
-	full_cost_factor double precision
+	full_cost_factor double precision,
+	-- how far the retained history reaches back (56_retained_history.sql)
+	history_since timestamptz,
+	history_pruned_id bigint
 ) WITH (fillfactor = 40, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
 
 -- What a stream table reads, views expanded.  Sources are bound by name each time the query is compiled;

@@ -113,6 +113,17 @@ COMMENT ON FUNCTION pgtrickle.refuse_scheduled_source(oid) IS
 	'an error if an IMMEDIATE stream table reads this one';
 REVOKE ALL ON FUNCTION pgtrickle.refuse_scheduled_source(oid) FROM PUBLIC;
 
+-- No time at all is how a retained history is taken back.
+CREATE FUNCTION pgtrickle.merged_options(old jsonb, given jsonb) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN m.options->>'retain_history' = '00:00:00' THEN m.options - 'retain_history' ELSE m.options END
+	FROM (SELECT old || given) m (options)
+$$;
+COMMENT ON FUNCTION pgtrickle.merged_options(jsonb, jsonb) IS
+	'the options of a stream table after some were given';
+
 /*
  * What change_definition() does when the caller may: never called directly.  `changes` has been checked; absent keys stay as they are.
  *
@@ -127,6 +138,7 @@ DECLARE
 	old pgtrickle.pgt_definitions;
 	new_mode text;
 	new_status text := changes->>'status';
+	new_options jsonb;
 	populated boolean;
 BEGIN
 	SELECT * INTO STRICT old FROM pgtrickle.pgt_definitions WHERE pgt_id = changed_id FOR UPDATE;
@@ -136,6 +148,7 @@ BEGIN
 	END IF;
 	SELECT is_populated INTO STRICT populated FROM pgtrickle.pgt_frontiers WHERE pgt_id = changed_id;
 	new_mode := coalesce(changes->>'refresh_mode', old.refresh_mode);
+	new_options := pgtrickle.merged_options(old.options, coalesce(changes->'options', '{}'));
 
 	IF new_mode = 'DIFFERENTIAL' AND old.downgrade_reason IS NOT NULL THEN
 		RAISE EXCEPTION 'cannot maintain stream table "%" by delta', old.relid
@@ -160,10 +173,11 @@ BEGIN
 			WHEN old.downgrade_reason IS NOT NULL THEN 'FULL'
 			ELSE 'DIFFERENTIAL' END,
 		status = coalesce(new_status, old.status),
-		options = old.options || coalesce(changes->'options', '{}'),
+		options = new_options,
 		updated_at = clock_timestamp()
 	WHERE pgt_id = changed_id;
 
+	PERFORM pgtrickle.note_retention(changed_id, old.options, new_options);
 	IF new_status IN ('ACTIVE', 'INITIALIZING') AND old.status IN ('PAUSED', 'SUSPENDED', 'ERROR') THEN
 		UPDATE pgtrickle.pgt_frontiers SET consecutive_errors = 0, retry_at = NULL WHERE pgt_id = changed_id;
 		PERFORM pgtrickle.fill_with_consumers(ARRAY[changed_id], 'resumed');

@@ -47,7 +47,7 @@ DECLARE
 	option record;
 	allowed text[];
 BEGIN
-	FOR option IN SELECT o.key AS name, o.value AS value FROM jsonb_each_text(given) o ORDER BY o.key LOOP
+	FOR option IN SELECT o.key AS name, o.value AS value FROM jsonb_each_text(given - 'retain_history') o ORDER BY o.key LOOP
 		allowed := CASE option.name
 			WHEN 'diamond_consistency' THEN '{none,atomic}'
 			WHEN 'diamond_schedule_policy' THEN '{fastest,slowest}'
@@ -73,11 +73,14 @@ BEGIN
 				USING DETAIL = 'It is accepted for compatibility and recorded.';
 		END IF;
 	END LOOP;
+	IF given ? 'retain_history' THEN
+		RETURN given || jsonb_build_object('retain_history', pgtrickle.check_retain_history(given->>'retain_history'));
+	END IF;
 	RETURN given;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.check_options(jsonb) IS
-	'checks the arguments of create_stream_table that have no effect, and returns those that were given';
+	'checks the arguments of create_stream_table that are kept as options, and returns those that were given';
 
 /* ---- creating ---- */
 
@@ -100,21 +103,23 @@ CREATE FUNCTION pgtrickle.create_stream_table(
 	storage_backend text DEFAULT NULL,
 	sink text DEFAULT NULL,
 	ducklake_sink_path text DEFAULT NULL,
-	ducklake_sink_table_id bigint DEFAULT NULL) RETURNS void
+	ducklake_sink_table_id bigint DEFAULT NULL,
+	retain_history interval DEFAULT NULL) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 AS $$
 	SELECT pgtrickle.create_stream_table_core(
 		name, query, pgtrickle.check_schedule(schedule), pgtrickle.check_refresh_mode(refresh_mode), initialize,
-		pgtrickle.check_options(pg_catalog.jsonb_build_object(
+		pgtrickle.merged_options('{}', pgtrickle.check_options(pg_catalog.jsonb_build_object(
 			'diamond_consistency', diamond_consistency, 'diamond_schedule_policy', diamond_schedule_policy,
 			'cdc_mode', cdc_mode, 'append_only', append_only, 'pooler_compatibility_mode', pooler_compatibility_mode,
 			'partition_by', partition_by, 'max_differential_joins', max_differential_joins,
 			'max_delta_fraction', max_delta_fraction, 'output_distribution_column', output_distribution_column,
 			'temporal', temporal, 'storage_backend', storage_backend, 'sink', sink,
-			'ducklake_sink_path', ducklake_sink_path, 'ducklake_sink_table_id', ducklake_sink_table_id)))
+			'ducklake_sink_path', ducklake_sink_path, 'ducklake_sink_table_id', ducklake_sink_table_id,
+			'retain_history', retain_history))))
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean, boolean, text,
-	integer, double precision, text, boolean, text, text, text, bigint) IS
+	integer, double precision, text, boolean, text, text, text, bigint, interval) IS
 	'creates a table that holds the rows of a query and is kept up to date';
 
 CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists(
@@ -136,7 +141,8 @@ CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists(
 	storage_backend text DEFAULT NULL,
 	sink text DEFAULT NULL,
 	ducklake_sink_path text DEFAULT NULL,
-	ducklake_sink_table_id bigint DEFAULT NULL) RETURNS void
+	ducklake_sink_table_id bigint DEFAULT NULL,
+	retain_history interval DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 BEGIN
@@ -146,12 +152,12 @@ BEGIN
 		PERFORM pgtrickle.create_stream_table(name, query, schedule, refresh_mode, initialize, diamond_consistency,
 			diamond_schedule_policy, cdc_mode, append_only, pooler_compatibility_mode, partition_by, max_differential_joins,
 			max_delta_fraction, output_distribution_column, temporal, storage_backend, sink, ducklake_sink_path,
-			ducklake_sink_table_id);
+			ducklake_sink_table_id, retain_history);
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean, boolean,
-	text, integer, double precision, text, boolean, text, text, text, bigint) IS
+	text, integer, double precision, text, boolean, text, text, text, bigint, interval) IS
 	'create_stream_table(), or nothing when a stream table of this name exists';
 
 /* ---- altering ---- */

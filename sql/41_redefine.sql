@@ -49,6 +49,7 @@ CREATE FUNCTION pgtrickle.take_over_definition(kept_id bigint, beside_id bigint,
 AS $$
 DECLARE
 	old pgtrickle.pgt_definitions;
+	new_options jsonb;
 	state record;
 	assignments text;
 BEGIN
@@ -72,10 +73,10 @@ BEGIN
 	WHERE a.attrelid = 'pgtrickle.pgt_definitions'::regclass AND a.attnum > 0 AND NOT a.attisdropped
 		AND a.attname NOT IN ('pgt_id', 'relid', 'status', 'options', 'created_xid', 'created_at', 'updated_at')
 		AND (new_relid <> old.relid OR a.attname NOT IN ('key_index', 'key_attnos', 'key_is_row_hash'));
-	EXECUTE format('UPDATE pgtrickle.pgt_definitions o SET %s, options = o.options || n.options, updated_at = clock_timestamp(),
+	EXECUTE format('UPDATE pgtrickle.pgt_definitions o SET %s, options = pgtrickle.merged_options(o.options, n.options), updated_at = clock_timestamp(),
 			status = CASE o.status WHEN ''PAUSED'' THEN o.status ELSE n.status END
-		FROM pgtrickle.pgt_definitions n WHERE o.pgt_id = $1 AND n.pgt_id = $2', assignments)
-		USING kept_id, beside_id;
+		FROM pgtrickle.pgt_definitions n WHERE o.pgt_id = $1 AND n.pgt_id = $2 RETURNING o.options', assignments)
+		INTO STRICT new_options USING kept_id, beside_id;
 
 	UPDATE pgtrickle.pgt_frontiers o SET
 		snapshot = n.snapshot, lsn = n.lsn, own_xid = NULL, query_now = n.query_now,
@@ -83,7 +84,7 @@ BEGIN
 		is_populated = n.is_populated, needs_refill = n.needs_refill, refill_reason = n.refill_reason,
 		total_refreshes = o.total_refreshes + n.total_refreshes, total_rows_inserted = o.total_rows_inserted + n.total_rows_inserted,
 		total_duration_ms = o.total_duration_ms + n.total_duration_ms, last_action = n.last_action, last_status = n.last_status,
-		consecutive_errors = 0, retry_at = NULL
+		consecutive_errors = 0, retry_at = NULL, history_since = coalesce(o.history_since, n.history_since)
 	FROM pgtrickle.pgt_frontiers n
 	WHERE o.pgt_id = kept_id AND n.pgt_id = beside_id;
 	UPDATE pgtrickle.pgt_history SET pgt_id = kept_id, action = 'REINITIALIZE', initiated_by = 'MANUAL', reason = 'the query was changed'
@@ -91,6 +92,9 @@ BEGIN
 
 	DELETE FROM pgtrickle.pgt_definitions WHERE pgt_id = beside_id;
 	UPDATE pgtrickle.pgt_definitions SET relid = new_relid WHERE pgt_id = kept_id AND relid <> new_relid;
+	PERFORM pgtrickle.note_retention(kept_id, old.options, new_options);
+	-- what lies between the old table and the new one is in no history
+	PERFORM pgtrickle.begin_history(kept_id, f.data_timestamp) FROM pgtrickle.pgt_frontiers f WHERE f.pgt_id = kept_id AND old.relid <> new_relid;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.take_over_definition(bigint, bigint, oid) IS
@@ -324,7 +328,7 @@ BEGIN
 	IF old.refresh_mode <> wanted->>'refresh_mode' THEN
 		changes := changes || jsonb_build_object('refresh_mode', wanted->'refresh_mode');
 	END IF;
-	IF NOT old.options @> (wanted->'options') THEN
+	IF pgtrickle.merged_options(old.options, wanted->'options') <> old.options THEN
 		changes := changes || jsonb_build_object('options', wanted->'options');
 	END IF;
 	-- who defines it again wants it to go on
@@ -381,7 +385,8 @@ CREATE FUNCTION pgtrickle.create_or_replace_stream_table(
 	max_delta_fraction double precision DEFAULT NULL,
 	output_distribution_column text DEFAULT NULL,
 	temporal boolean DEFAULT false,
-	storage_backend text DEFAULT NULL) RETURNS text
+	storage_backend text DEFAULT NULL,
+	retain_history interval DEFAULT NULL) RETURNS text
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
@@ -390,7 +395,7 @@ BEGIN
 	IF pgtrickle.stream_table_id_if_exists(name) IS NULL THEN
 		PERFORM pgtrickle.create_stream_table(name, query, schedule, refresh_mode, initialize, diamond_consistency,
 			diamond_schedule_policy, cdc_mode, append_only, pooler_compatibility_mode, partition_by, max_differential_joins,
-			max_delta_fraction, output_distribution_column, temporal, storage_backend);
+			max_delta_fraction, output_distribution_column, temporal, storage_backend, retain_history => retain_history);
 	ELSE
 		done := pgtrickle.replace_definition(pgtrickle.stream_table_id(name), query,
 			pg_catalog.jsonb_build_object(
@@ -400,14 +405,14 @@ BEGIN
 					'cdc_mode', cdc_mode, 'append_only', append_only, 'pooler_compatibility_mode', pooler_compatibility_mode,
 					'partition_by', partition_by, 'max_differential_joins', max_differential_joins,
 					'max_delta_fraction', max_delta_fraction, 'output_distribution_column', output_distribution_column,
-					'temporal', temporal, 'storage_backend', storage_backend))));
+					'temporal', temporal, 'storage_backend', storage_backend, 'retain_history', retain_history))));
 	END IF;
 	RAISE NOTICE 'stream table "%": %', name, done;
 	RETURN done;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean, boolean,
-	text, integer, double precision, text, boolean, text) IS
+	text, integer, double precision, text, boolean, text, interval) IS
 	'creates a stream table or gives the one that exists this definition, and says what that took; nothing happens when it is the same';
 
 -- What alter_stream_table() does with its query; null: nothing.
@@ -453,7 +458,8 @@ CREATE FUNCTION pgtrickle.alter_stream_table(
 	reindex_drift_threshold double precision DEFAULT NULL,
 	sink text DEFAULT NULL,
 	ducklake_sink_path text DEFAULT NULL,
-	ducklake_sink_table_id bigint DEFAULT NULL) RETURNS void
+	ducklake_sink_table_id bigint DEFAULT NULL,
+	retain_history interval DEFAULT NULL) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 AS $$
 	SELECT pgtrickle.alter_query(pgtrickle.stream_table_id(name), query, refresh_mode);
@@ -465,8 +471,8 @@ AS $$
 			'partition_by', partition_by, 'max_differential_joins', max_differential_joins,
 			'max_delta_fraction', max_delta_fraction, 'post_refresh_action', post_refresh_action,
 			'reindex_drift_threshold', reindex_drift_threshold, 'sink', sink, 'ducklake_sink_path', ducklake_sink_path,
-			'ducklake_sink_table_id', ducklake_sink_table_id)))
+			'ducklake_sink_table_id', ducklake_sink_table_id, 'retain_history', retain_history)))
 $$;
 COMMENT ON FUNCTION pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, boolean, text, text, bigint,
-	integer, text, integer, double precision, text, double precision, text, text, bigint) IS
+	integer, text, integer, double precision, text, double precision, text, text, bigint, interval) IS
 	'changes query, schedule, refresh mode or status of a stream table; null keeps what is';

@@ -110,7 +110,7 @@ AS $$
 			FROM jsonb_each_text(s.options) o
 			WHERE o.key IN ('diamond_consistency', 'diamond_schedule_policy', 'cdc_mode', 'append_only', 'pooler_compatibility_mode',
 				'partition_by', 'max_differential_joins', 'max_delta_fraction', 'output_distribution_column', 'temporal',
-				'storage_backend', 'sink', 'ducklake_sink_path', 'ducklake_sink_table_id')))
+				'storage_backend', 'sink', 'ducklake_sink_path', 'ducklake_sink_table_id', 'retain_history')))
 	FROM pgtrickle.pgt_stream_tables s
 	WHERE s.pgt_id = definition_by_id.pgt_id
 $$;

@@ -222,6 +222,7 @@ BEGIN
 			AND oldest.start_time < clock_timestamp() - retention::interval;
 		GET DIAGNOSTICS pruned = ROW_COUNT;
 	END IF;
+	PERFORM pgtrickle.prune_changes(d.pgt_id, rows_max) FROM pgtrickle.pgt_definitions d WHERE d.options ? 'retain_history';
 	-- an answer that its asker has not fetched within an hour is not wanted any more
 	DELETE FROM pgtrickle.pgt_verifications WHERE verified_at < clock_timestamp() - interval '1 hour';
 	-- and what waits for a stream table that was dropped is not wanted either

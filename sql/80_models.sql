@@ -16,9 +16,13 @@ AS $$
 	FROM (VALUES
 		(1, CASE WHEN schedule <> wanted->>'schedule' THEN format('schedule %s -> %s', schedule, wanted->>'schedule') END),
 		(2, CASE WHEN refresh_mode <> wanted->>'refresh_mode' THEN format('refresh_mode %s -> %s', refresh_mode, wanted->>'refresh_mode') END),
-		(3, CASE WHEN NOT options @> (wanted->'options') THEN format('options %s -> %s', options, wanted->'options') END),
+		(3, CASE WHEN NOT options @> ((wanted->'options') - 'retain_history')
+			THEN format('options %s -> %s', options - 'retain_history', (wanted->'options') - 'retain_history') END),
 		(4, CASE WHEN wanted->>'status' = 'PAUSED' AND status <> 'PAUSED' OR wanted->>'status' = 'ACTIVE' AND status = 'PAUSED'
-			OR status IN ('SUSPENDED', 'ERROR') THEN format('status %s -> %s', status, coalesce(wanted->>'status', 'ACTIVE')) END)
+			OR status IN ('SUSPENDED', 'ERROR') THEN format('status %s -> %s', status, coalesce(wanted->>'status', 'ACTIVE')) END),
+		(5, CASE WHEN coalesce(options->>'retain_history', '00:00:00') <> wanted#>>'{options,retain_history}'
+			THEN format('retain_history %s -> %s', coalesce(options->>'retain_history', 'none'),
+				replace(wanted#>>'{options,retain_history}', '00:00:00', 'none')) END)
 	) d (n, text)
 	WHERE d.text IS NOT NULL
 $$;
@@ -100,7 +104,7 @@ BEGIN
 	IF old.refresh_mode <> wanted->>'refresh_mode' THEN
 		changes := changes || jsonb_build_object('refresh_mode', wanted->'refresh_mode');
 	END IF;
-	IF NOT old.options @> (wanted->'options') THEN
+	IF pgtrickle.merged_options(old.options, wanted->'options') <> old.options THEN
 		changes := changes || jsonb_build_object('options', wanted->'options');
 	END IF;
 	new_status := coalesce(wanted->>'status', CASE WHEN old.status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' END);
@@ -180,7 +184,8 @@ BEGIN
 		'refresh_mode', pgtrickle.check_refresh_mode(coalesce(options->>'refresh_mode', 'AUTO')),
 		'status', upper(options->>'status'),
 		'initialize', coalesce((options->>'initialize')::boolean, true),
-		'options', pgtrickle.check_options(coalesce(options->'options', '{}')));
+		-- a model that does not say that it retains its history wants none
+		'options', '{"retain_history": "00:00:00"}' || pgtrickle.check_options(coalesce(options->'options', '{}')));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.check_model_options(jsonb) IS
@@ -210,7 +215,7 @@ BEGIN
 		PERFORM pgtrickle.create_stream_table_core(relation, query, pg_catalog.jsonb_extract_path_text(wanted, 'schedule'),
 			pg_catalog.jsonb_extract_path_text(wanted, 'refresh_mode'),
 			CAST(pg_catalog.jsonb_extract_path_text(wanted, 'initialize') AS pg_catalog.bool),
-			pg_catalog.jsonb_extract_path(wanted, 'options'));
+			pgtrickle.merged_options('{}', pg_catalog.jsonb_extract_path(wanted, 'options')));
 		model_id := pgtrickle.stream_table_id(relation);
 	END IF;
 	IF plan.redefines THEN

@@ -74,6 +74,13 @@
       {%- do options.update({key: dbt_pgtrickle.pgtrickle_config(key)}) -%}
     {%- endif -%}
   {%- endfor -%}
+  {%- set retain_history = dbt_pgtrickle.pgtrickle_config('retain_history') -%}
+  {%- if retain_history is not none -%}
+    {%- if not modules.re.match('^\\s*(\\d+\\s*(s|m|min|h|hr|d|w|seconds?|minutes?|hours?|hrs?|days?|weeks?|months?|years?)\\s*)+$', retain_history | string) -%}
+      {%- do dbt_pgtrickle.pgtrickle_config_error('retain_history', retain_history, "a duration like '1hr', '1d' or '1w'") -%}
+    {%- endif -%}
+    {%- do options.update({'retain_history': retain_history}) -%}
+  {%- endif -%}
   {{ return({
       'schedule': dbt_pgtrickle.pgtrickle_schedule(),
       'refresh_mode': 'DIFFERENTIAL' if mode == 'INCREMENTAL' else mode,
@@ -126,9 +133,6 @@
   {%- endif -%}
   {%- if relation.render() in sql -%}
     {%- do exceptions.raise_compiler_error("model " ~ model.name ~ ": a stream table cannot read itself - remove {{ this }} from the query") -%}
-  {%- endif -%}
-  {%- if dbt_pgtrickle.pgtrickle_config('retain_history') is not none -%}
-    {%- do exceptions.raise_compiler_error("model " ~ model.name ~ ": retain_history is not available yet") -%}
   {%- endif -%}
   {%- if dbt_pgtrickle.pgtrickle_config('cluster') is not none -%}
     {%- do exceptions.warn("model " ~ model.name ~ ": cluster has no meaning here and is ignored") -%}

@@ -1,5 +1,5 @@
 # dbt/tests/test_config.py
-#     Acceptance rows A26, A29, B09, D15-D20, D22, D23: what a model can say, and what is refused.
+#     Acceptance rows A26, A29, B09, D15-D23: what a model can say, and what is refused.
 import pytest
 from dbt.tests.util import run_dbt, run_dbt_and_capture
 from helpers import assert_current, is_stream_table, oid, one, option, put, rows, run, statuses, take_away, wait_fresh
@@ -113,6 +113,39 @@ class TestModes(Base):
             run("run", "--select", name)
             assert option(project, name, "schedule") == schedule
         assert one(project, "select count(*) from {schema}.once") == 100
+
+    def test_D21_retained_history(self, project):
+        query = "select customer, sum(amount) as amount from {{ source('app', 'orders') }} group by 1"
+        put(project, "models/kept.sql", model(query, retain_history="1hr"))
+        assert run("run", "--select", "kept") == {"kept": "CREATE STREAM TABLE"}
+        wait_fresh(project, "kept")
+        moment = one(project, "select statement_timestamp()")
+        before = rows(project, "select * from {schema}.kept order by 1")
+        project.run_sql("update {schema}.orders set amount = amount + 1 where customer = 'c1'".replace("{schema}", project.test_schema))
+        wait_fresh(project, "kept")
+        position = one(project, "select pgtrickle.history_position('{schema}.kept')")
+        changes = rows(project, "select weight, row_data->>'customer', (row_data->>'amount')::numeric from pgtrickle.history('{schema}.kept')")
+        now = one(project, "select amount from {schema}.kept where customer = 'c1'")
+        assert changes == [(-1, "c1", dict(before)["c1"]), (1, "c1", now)]
+        assert rows(project, "select * from pgtrickle.as_of(null::{schema}.kept, '%s') order by 1" % moment) == before
+        project.run_sql("insert into {schema}.orders values (900, 'late', 1)".replace("{schema}", project.test_schema))
+        wait_fresh(project, "kept")
+        assert rows(project, "select weight, row_data->>'customer' from pgtrickle.history('{schema}.kept', after_change => %d)" % position) == [(1, "late")]
+
+        assert run("run", "--select", "kept") == {"kept": "UNCHANGED"}
+        put(project, "models/kept.sql", model(query, retain_history="1w"))
+        assert run("run", "--select", "kept") == {"kept": "ALTER STREAM TABLE: retain_history 01:00:00 -> 7 days"}
+        put(project, "models/kept.sql", model(query.replace("sum(amount)", "sum(amount) + 1"), retain_history="1w"))
+        assert run("run", "--select", "kept")["kept"].startswith("MIGRATE STREAM TABLE")
+        assert rows(project, "select * from pgtrickle.as_of(null::{schema}.kept, '%s') order by 1" % moment) == before
+        put(project, "models/kept.sql", model(query.replace("sum(amount)", "sum(amount) + 1")))
+        assert run("run", "--select", "kept") == {"kept": "ALTER STREAM TABLE: retain_history 7 days -> none"}
+        assert option(project, "kept", "options") == {}
+        project.run_sql("delete from {schema}.orders where id = 900".replace("{schema}", project.test_schema))
+
+    def test_D21_refused(self, project):
+        assert "invalid retain_history 'long' - use a duration" in message_of_failure(project, "not_kept", model(retain_history="long"))
+        assert "cannot be IMMEDIATE and retain its history" in message_of_failure(project, "not_kept", model(retain_history="1d", refresh_mode="IMMEDIATE"))
 
     def test_D20_at_creation_false_leaves_it_to_the_applier(self, project):
         put(project, "models/later.sql", model(schedule=Ellipsis, refresh_interval={"every": "1 day", "at_creation": False}, wait=False))
