@@ -163,6 +163,9 @@ extern bool isolate_outer_joins(Compiler *compiler, Query *query);
 /* FROM as a list of items (RangeTblRef, or JoinExpr of an outer join) and a list of conditions; inner joins are taken apart. */
 extern void collect_from_items(Node *node, List **items, List **quals);
 
+/* The joins of a FROM item: places of their range-table entries. */
+extern Bitmapset *joins_in(Node *node);
+
 /*
  * Moves a FROM item, which must already be out of query->jointree, and conditions on it into a new subquery of the level; references to its tables become
  * references to the subquery's columns everywhere in the level.  Returns what stands in FROM for it.

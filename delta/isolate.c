@@ -21,6 +21,7 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "temporal.h"
+#include "tree_build.h"
 
 /* ---- FROM as a list of items and a list of conditions ---- */
 
@@ -181,12 +182,13 @@ columns_of(Query *query, List *vars)
 	return targets;
 }
 
-/* The joins of a FROM item: their range-table entries. */
-static Bitmapset *
+Bitmapset *
 joins_in(Node *node)
 {
 	Bitmapset  *joins = NULL;
 
+	if (node == NULL)
+		return NULL;
 	if (IsA(node, JoinExpr))
 		joins = bms_add_member(bms_union(joins_in(((JoinExpr *) node)->larg), joins_in(((JoinExpr *) node)->rarg)),
 							   ((JoinExpr *) node)->rtindex);
@@ -200,7 +202,7 @@ joins_in(Node *node)
 	return joins;
 }
 
-/* Nothing looks at these entries, and the server's printer must not either: it looks up the sides of every join that it finds there. */
+/* Nothing looks at these entries. */
 static void
 forget_entries(List *rtable, Bitmapset *kept, bool keep)
 {
@@ -208,13 +210,8 @@ forget_entries(List *rtable, Bitmapset *kept, bool keep)
 
 	foreach(lc, rtable)
 	{
-		RangeTblEntry *gone = makeNode(RangeTblEntry);
-
-		if (bms_is_member(foreach_current_index(lc) + 1, kept) == keep)
-			continue;
-		gone->rtekind = RTE_RESULT;
-		gone->eref = makeAlias("*RESULT*", NIL);
-		lfirst(lc) = gone;
+		if (bms_is_member(foreach_current_index(lc) + 1, kept) != keep)
+			lfirst(lc) = empty_rte();
 	}
 }
 

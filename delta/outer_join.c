@@ -35,6 +35,7 @@
 #include "parser/parsetree.h"
 #include "query.h"
 #include "rewrite/rewriteManip.h"
+#include "tree_build.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -552,36 +553,25 @@ outer_join_key(OuterJoin *join)
 
 /* ---- the new state ---- */
 
+/* As the parser would make it: the deparser goes through both sides' columns by it, also of a side that reads no table. */
 static RangeTblEntry *
 join_rte(OuterJoin *join)
 {
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	List	   *names = NIL;
+	List	   *names[3];
+	List	   *vars[3];
+	ListCell   *lc;
 
+	for (int side = LEFT_INPUT; side <= RIGHT_INPUT; side++)
+		entry_columns(join->sides[side]->rte, side, 0, false, &names[side], &vars[side]);
 	rte->rtekind = RTE_JOIN;
 	rte->jointype = join->type;
-	for (int side = LEFT_INPUT; side <= RIGHT_INPUT; side++)
-	{
-		BlockInput *input = join->sides[side];
-
-		for (int attno = 1; attno <= list_length(input->colnames); attno++)
-		{
-			char	   *name = strVal(list_nth(input->colnames, attno - 1));
-
-			if (strncmp(name, "........pg.dropped.", 19) == 0)
-				continue;
-			rte->joinaliasvars = lappend(rte->joinaliasvars,
-										 makeVar(side, attno, list_nth_oid(input->coltypes, attno - 1),
-												 list_nth_int(input->coltypmods, attno - 1),
-												 list_nth_oid(input->colcollations, attno - 1), 0));
-			if (side == LEFT_INPUT)
-				rte->joinleftcols = lappend_int(rte->joinleftcols, attno);
-			else
-				rte->joinrightcols = lappend_int(rte->joinrightcols, attno);
-			names = lappend(names, makeString(pstrdup(name)));
-		}
-	}
-	rte->eref = makeAlias("unnamed_join", names);
+	foreach(lc, vars[LEFT_INPUT])
+		rte->joinleftcols = lappend_int(rte->joinleftcols, lfirst_node(Var, lc)->varattno);
+	foreach(lc, vars[RIGHT_INPUT])
+		rte->joinrightcols = lappend_int(rte->joinrightcols, lfirst_node(Var, lc)->varattno);
+	rte->joinaliasvars = list_concat(vars[LEFT_INPUT], vars[RIGHT_INPUT]);
+	rte->eref = makeAlias("unnamed_join", list_concat(names[LEFT_INPUT], names[RIGHT_INPUT]));
 	rte->inFromCl = true;
 	return rte;
 }

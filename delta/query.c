@@ -20,6 +20,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
+#include "tree_build.h"
 #include "utils/guc.h"
 #include "utils/ruleutils.h"
 
@@ -145,6 +146,32 @@ query_analyze_to_run(const char *text)
 }
 
 /*
+ * The deparser looks up the sides of every join in the range table, in FROM or not; rewrites take joins out of FROM and leave their entries
+ * where they are, since the places of all others count.
+ */
+static bool
+forget_lost_joins(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+		Bitmapset  *joins = joins_in((Node *) query->jointree);
+		ListCell   *lc;
+
+		foreach(lc, query->rtable)
+		{
+			if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_JOIN &&
+				!bms_is_member(foreach_current_index(lc) + 1, joins))
+				lfirst(lc) = empty_rte();
+		}
+		return query_tree_walker(query, forget_lost_joins, context, 0);
+	}
+	return expression_tree_walker(node, forget_lost_joins, context);
+}
+
+/*
  * The deparser leaves out the schema of what the search_path finds.  With an empty one it leaves out nothing (pg_catalog
  * is searched anyway, first, so its names are safe without).
  */
@@ -154,10 +181,12 @@ query_print(Query *query)
 	int			nest_level = NewGUCNestLevel();
 	char	   *text;
 
+	/* The deparser takes locks on the tree's relations and may scribble on it. */
+	query = copyObject(query);
+	(void) forget_lost_joins((Node *) query, NULL);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	/* The deparser takes locks on the tree's relations and may scribble on it. */
-	text = pg_get_querydef(copyObject(query), false);
+	text = pg_get_querydef(query, false);
 	AtEOXact_GUC(true, nest_level);
 	return text;
 }

@@ -26,6 +26,16 @@ subquery_rte(Query *query, const char *alias)
 	return rte;
 }
 
+RangeTblEntry *
+empty_rte(void)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RESULT;
+	rte->eref = makeAlias("*RESULT*", NIL);
+	return rte;
+}
+
 Var *
 subquery_var(Query *query, int rtindex, int column, int sublevels_up)
 {

@@ -14,6 +14,9 @@
 /* A subquery in FROM.  The query is not copied. */
 extern RangeTblEntry *subquery_rte(Query *query, const char *alias);
 
+/* Keeps the place of an entry that nothing refers to any more. */
+extern RangeTblEntry *empty_rte(void);
+
 /*
  * SELECT ... UNION ALL SELECT ... of these queries, at least one, whose visible columns have the same types; a single query comes
  * back as it is.

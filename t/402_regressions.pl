@@ -58,7 +58,21 @@ my @CASES = (
 		setup => q{CREATE TABLE l (k int, g text); INSERT INTO l VALUES (1, 'y'), (2, 'z'), (NULL, 'y'); CREATE TABLE r (k int); INSERT INTO r VALUES (1), (NULL)},
 		query => q{SELECT a.v, count(*) AS n FROM (VALUES (5, 'x'), (1, 'y')) a (v, w) FULL JOIN (VALUES (5), (2)) b (v) ON a.v = b.v LEFT JOIN l ON a.v = l.k
 			WHERE l.k NOT IN (SELECT r.k FROM r WHERE r.k = l.k) OR a.v > 1 GROUP BY 1},
-		changes => [ q{UPDATE l SET k = 5 WHERE k = 2; DELETE FROM r WHERE k = 1}, q{INSERT INTO r VALUES (5), (2); INSERT INTO l VALUES (2, 'a')} ] });
+		changes => [ q{UPDATE l SET k = 5 WHERE k = 2; DELETE FROM r WHERE k = 1}, q{INSERT INTO r VALUES (5), (2); INSERT INTO l VALUES (2, 'a')} ] },
+
+	# Where an inner join had been taken apart its entry stayed, and the deparser read beyond the columns that it no longer found.
+	# This one and the next were found on a server with assertions.
+	'a join of VALUES that a subquery decides about' => {
+		setup => q{CREATE TABLE r (k int, g text); INSERT INTO r VALUES (1, 'x'), (2, 'y'), (NULL, NULL)},
+		query => q{SELECT a.w, b.v, a.v AS av FROM (VALUES (1, 'x'), (5, NULL)) a (v, w) JOIN (VALUES (2, 'x'), (4, 'y')) b (v, w) ON a.w = b.w OR b.v = 4
+			WHERE a.w NOT IN (SELECT r.g FROM r WHERE r.g = b.w) OR b.v = 4},
+		changes => [ q{DELETE FROM r WHERE k = 1}, q{INSERT INTO r VALUES (3, 'x'), (4, NULL); UPDATE r SET g = 'x' WHERE k = 2} ] },
+
+	# The entry of an outer join lacked the columns of a side that reads no table.
+	'VALUES on one side of an outer join' => {
+		setup => q{CREATE TABLE r (k int, g text); INSERT INTO r VALUES (1, 'x'), (2, 'y')},
+		query => q{SELECT v.n, v.w, r.g FROM (VALUES (1, 'a'), (NULL, 'b'), (3, 'c')) v (n, w) LEFT JOIN r ON r.k = v.n},
+		changes => [ q{INSERT INTO r VALUES (3, 'z'), (3, NULL); DELETE FROM r WHERE k = 1}, q{UPDATE r SET k = 1} ] });
 
 while (my ($what, $case) = splice @CASES, 0, 2)
 {
