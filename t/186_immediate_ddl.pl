@@ -1,4 +1,4 @@
-# t/183_immediate_ddl.pl
+# t/186_immediate_ddl.pl
 #
 # Goal: IMMEDIATE stream tables follow DDL on their sources, other queries, dumps, and subscriptions; what cannot be followed is suspended, visibly.
 # Method: after each command a statement is run on the sources, and the stream table is compared with its query.
