@@ -41,11 +41,13 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "barrier.h"
 #include "compat.h"
 #include "immediate_graph.h"
 #include "privileged.h"
@@ -254,12 +256,12 @@ barrier_prepare(Barrier *barrier)
 			 SPI_result_code_string(SPI_result));
 }
 
-/* Resolves the name with the caller's rights and enters the privileged section. */
+/* Enters the privileged section. */
 static void
-barrier_begin(Barrier *barrier, const char *name, StreamTableRight right, int64 timeout_ms)
+barrier_begin_for(Barrier *barrier, StreamTableName table, int64 timeout_ms)
 {
 	memset(barrier, 0, sizeof(*barrier));
-	barrier->table = stream_table_resolve(name, right);
+	barrier->table = table;
 	barrier->started_at = GetCurrentTimestamp();
 	barrier->applier_seen_at = barrier->started_at;
 	barrier->give_up_at =
@@ -271,6 +273,13 @@ barrier_begin(Barrier *barrier, const char *name, StreamTableRight right, int64 
 	barrier_take_snapshot(barrier);
 	barrier_look(barrier);
 	barrier->own_xid_before = barrier->state.own_xid;
+}
+
+/* Resolves the name with the caller's rights first. */
+static void
+barrier_begin(Barrier *barrier, const char *name, StreamTableRight right, int64 timeout_ms)
+{
+	barrier_begin_for(barrier, stream_table_resolve(name, right), timeout_ms);
 }
 
 static void
@@ -563,6 +572,51 @@ pgtrickle_refresh_stream_table(PG_FUNCTION_ARGS)
 	}
 	barrier_end(&barrier);
 	PG_RETURN_VOID();
+}
+
+/* Why no tick with this stream table will come, as far as that is known; NULL: it may. */
+static const char *
+barrier_obstacle(Barrier *barrier)
+{
+	BarrierState *state = &barrier->state;
+
+	if (!state->exists || (strcmp(state->status, "ACTIVE") != 0 && strcmp(state->status, "INITIALIZING") != 0))
+		return psprintf("Its status is %s.", state->exists ? state->status : "not known any more");
+	if (state->changed_by_us)
+		return "It was changed by the current transaction, which the applier cannot see.";
+	if (state->slot_name == NULL || !applier_is_connected(state->slot_name))
+		return "No applier is connected.";
+	if (state->failed_since)
+		return psprintf("The applier could not refresh it: %s", state->error_message ? state->error_message : "the reason is not known.");
+	return NULL;
+}
+
+const char *
+barrier_bring_up_to_date(int64 pgt_id, Oid relid)
+{
+	Barrier		  barrier;
+	MemoryContext caller_context = CurrentMemoryContext;
+	StreamTableName table = {pgt_id, relid, quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid))};
+	const char	 *obstacle;
+
+	barrier_begin_for(&barrier, table, refresh_timeout_ms());
+	obstacle = barrier_obstacle(&barrier);
+	if (obstacle == NULL)
+		barrier_ask(&barrier, "refresh", new_nonce());
+	while (obstacle == NULL && (!barrier.state.covers || barrier.state.own_xid == barrier.own_xid_before))
+	{
+		if (!barrier_sleep(&barrier))
+			obstacle = "The applier has not refreshed it within pgtrickle.refresh_timeout.";
+		else
+		{
+			barrier_look(&barrier);
+			obstacle = barrier_obstacle(&barrier);
+		}
+	}
+	if (obstacle != NULL)
+		obstacle = MemoryContextStrdup(caller_context, obstacle);
+	barrier_end(&barrier);
+	return obstacle;
 }
 
 /* Here and now, at the last snapshot.  What is stored is for ourselves. */

@@ -26,6 +26,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "immediate_install.h"
+#include "immediate_switch.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "program.h"

@@ -1,6 +1,7 @@
 /*
  * delta/immediate_capture.c
- *     From transition tables to pending deltas.
+ *     From changed rows to deltas of sources: from transition tables to pending ones, and from versions of rows to those of a stream table that becomes
+ *     IMMEDIATE.
  *
  * A table's rows count for each source that it is, or is a partition or child of; columns are found there by their names.  Stream tables that use
  * the same columns of a source share a delta.
@@ -16,6 +17,7 @@
 #include "immediate_graph.h"
 #include "immediate_pending.h"
 #include "miscadmin.h"
+#include "row_versions.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -53,13 +55,14 @@ column_named(TupleDesc columns, const char *name)
 }
 
 static Capture *
-begin_capture(Relation relation, Relation source, const Bitmapset *used_attnos)
+begin_capture(Relation relation, Relation source, PendingDelta *delta)
 {
 	Capture    *capture = palloc0(sizeof(Capture));
 	TupleDesc	columns = RelationGetDescr(source);
+	const Bitmapset *used_attnos = delta->used_attnos;
 	int			attno = -1;
 
-	capture->delta = pending_delta(RelationGetRelid(source), used_attnos, columns);
+	capture->delta = delta;
 	capture->columns = palloc(sizeof(CapturedColumn) * Max(bms_num_members(used_attnos), 1));
 	capture->values = palloc0(sizeof(Datum) * columns->natts);
 	capture->nulls = palloc(sizeof(bool) * columns->natts);
@@ -132,7 +135,8 @@ begin_captures(Relation relation)
 				continue;
 			used = used_columns_of(loaded, lfirst_oid(lc));
 			if (!has_capture(captures, lfirst_oid(lc), used))
-				captures = lappend(captures, begin_capture(relation, source, used));
+				captures = lappend(captures, begin_capture(relation, source,
+														   pending_delta(RelationGetRelid(source), used, RelationGetDescr(source))));
 		}
 		table_close(source, NoLock);
 	}
@@ -256,4 +260,36 @@ immediate_capture(TriggerData *trigger)
 		capture_row(trigger, captures);
 	else
 		capture_statement(trigger, captures);
+}
+
+/* ---- versions ---- */
+
+typedef struct VersionCapture
+{
+	Capture    *capture;
+	MemoryContext row_context;
+} VersionCapture;
+
+static void
+add_version(void *arg, TupleTableSlot *slot, int32 weight)
+{
+	VersionCapture *versions = arg;
+	MemoryContext oldcontext = MemoryContextSwitchTo(versions->row_context);
+
+	add_row(versions->capture, slot, weight);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(versions->row_context);
+}
+
+void
+immediate_capture_versions(PendingDelta *delta, Relation relation, XLogRecPtr begin, Snapshot before, Snapshot after)
+{
+	Relation	source = table_open(delta->source_relid, AccessShareLock);
+	VersionCapture versions;
+
+	versions.capture = begin_capture(relation, source, delta);
+	versions.row_context = AllocSetContextCreate(CurrentMemoryContext, "captured version", ALLOCSET_DEFAULT_SIZES);
+	row_versions_compare(relation, begin, before, after, add_version, &versions);
+	MemoryContextDelete(versions.row_context);
+	table_close(source, NoLock);
 }

@@ -24,17 +24,12 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "immediate_graph.h"
 #include "immediate_install.h"
-#include "immediate_locks.h"
-#include "immediate_run.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
-#include "replica_identity.h"
-#include "sources.h"
 #include "storage/lmgr.h"
 #include "stream_table.h"
 #include "utils/acl.h"
@@ -42,12 +37,9 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_immediate_sync_triggers);
 PG_FUNCTION_INFO_V1(pgtrickle_immediate_renew_triggers);
-PG_FUNCTION_INFO_V1(pgtrickle_immediate_catch_up);
-PG_FUNCTION_INFO_V1(pgtrickle_immediate_leave);
 
 #define TRIGGERS_OLD_ROWS 1
 #define TRIGGERS_NEW_ROWS 2
@@ -166,62 +158,6 @@ immediate_check(DeltaProgram *program, const char *stream_table_name, Oid role)
 	}
 	foreach(lc, program->sources)
 		check_source(lfirst(lc), stream_table_name, role);
-}
-
-/* A table with all its partitions; in place of an IMMEDIATE stream table, what it reads. */
-static List *
-tables_behind(List *tables, Oid relid)
-{
-	ListCell   *lc;
-
-	foreach(lc, immediate_tables())
-	{
-		ImmediateTable *upstream = lfirst(lc);
-		List	   *sources = upstream->relid == relid ? list_copy(upstream->source_relids) : NIL;
-		ListCell   *source_cell;
-
-		if (upstream->relid != relid)
-			continue;
-		foreach(source_cell, sources)
-			tables = tables_behind(tables, lfirst_oid(source_cell));
-		return tables;
-	}
-	return list_concat_unique_oid(tables, find_all_inheritors(relid, AccessShareLock, NULL));
-}
-
-/* In the order of OIDs, as everybody who locks several sources. */
-static void
-lock_tables(List *tables)
-{
-	ListCell   *lc;
-
-	list_sort(tables, list_oid_cmp);
-	foreach(lc, tables)
-		LockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
-}
-
-void
-immediate_lock_sources(DeltaProgram *program)
-{
-	List	   *tables = NIL;
-	ListCell   *lc;
-
-	foreach(lc, program->sources)
-		tables = tables_behind(tables, ((ProgramSource *) lfirst(lc))->relid);
-	lock_tables(tables);
-}
-
-/* Sources first, as writers have it. */
-void
-immediate_lock_stream_table(int64 pgt_id)
-{
-	ImmediateTable *table = immediate_table(pgt_id);
-	Oid			relid = table != NULL ? table->relid : InvalidOid;
-
-	if (table == NULL)
-		return;
-	lock_tables(tables_behind(NIL, relid));
-	immediate_lock_table(relid, true);
 }
 
 /* ---- triggers ---- */
@@ -364,6 +300,12 @@ relations_to_watch(void)
 	return relids;
 }
 
+List *
+immediate_triggers_to_drop(void)
+{
+	return list_difference_oid(relations_with_triggers(), relations_to_watch());
+}
+
 void
 immediate_sync_triggers(void)
 {
@@ -395,70 +337,6 @@ pgtrickle_immediate_renew_triggers(PG_FUNCTION_ARGS)
 
 	drop_triggers(relid);
 	create_triggers(relid);
-	PG_RETURN_VOID();
-}
-
-/* ---- stream tables that become IMMEDIATE, or are so again ---- */
-
-/*
- * pgtrickle.immediate_catch_up(pgt_id bigint) returns void
- *
- * For a stream table whose definition has just become IMMEDIATE and active: keeps writers away from its sources, makes the triggers, and
- * brings it up to date.  A tick that is at work on it is waited for; one with an older snapshot will fail, since the caller has changed the
- * stream table's row in pgt_frontiers.
- */
-Datum
-pgtrickle_immediate_catch_up(PG_FUNCTION_ARGS)
-{
-	int64		pgt_id = PG_GETARG_INT64(0);
-	LoadedTable *table;
-
-	CommandCounterIncrement();
-	SPI_connect();
-	PushCopiedSnapshot(GetTransactionSnapshot());
-	UpdateActiveSnapshotCommandId();
-	table = immediate_load(pgt_id);
-	if (table == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("stream table " INT64_FORMAT " does not exist", pgt_id)));
-	immediate_check(table->program, table->qualified_name, table->owner);
-	immediate_lock_sources(table->program);
-	LockRelationOid(table->relid, ShareRowExclusiveLock);
-	immediate_renew_snapshot();
-	table = immediate_load(pgt_id);
-	if (!table_states_fit(table))
-		(void) table_rebuild_states(table);
-	immediate_sync_triggers();
-	immediate_refill(pgt_id);
-	PopActiveSnapshot();
-	SPI_finish();
-	PG_RETURN_VOID();
-}
-
-/*
- * pgtrickle.immediate_leave(pgt_id bigint) returns void
- *
- * For a stream table whose definition has just ceased to be IMMEDIATE: announces its sources to the applier and has them log old rows, as creating it would
- * have done, and drops triggers that nobody needs any more.  The applier fills it again.
- */
-Datum
-pgtrickle_immediate_leave(PG_FUNCTION_ARGS)
-{
-	LoadedTable *table;
-	Oid			saved_user;
-	int			saved_context;
-
-	CommandCounterIncrement();
-	SPI_connect();
-	table = immediate_load(PG_GETARG_INT64(0));
-	sources_announce(table->program);
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(table->owner, saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	replica_identity_set(replica_identity_plan(table->program));
-	SetUserIdAndSecContext(saved_user, saved_context);
-	immediate_sync_triggers();
-	SPI_finish();
 	PG_RETURN_VOID();
 }
 

@@ -8,6 +8,8 @@
  * The order is the same in all sessions (immediate_graph.c), so that two rounds cannot wait for each other across stream tables.  A
  * stream table is run once, with the deltas of all its sources: those of tables, and those of stream tables run before.
  *
+ * A stream table that becomes IMMEDIATE, or is resumed, has a round of its own (immediate_refill): it alone has missed something, and what reads it follows.
+ *
  * The rows of stream tables are written so that they appear in the stream: others may read them on schedule.
  */
 #include "postgres.h"
@@ -32,6 +34,7 @@ typedef struct AppliedDelta
 typedef struct Round
 {
 	List	   *deltas;			/* of PendingDelta */
+	int64		deltas_for;		/* 0: for all that read the sources; else only for this stream table */
 	int64		refill_id;		/* the stream table to be filled again; 0: none */
 	List	   *applied;		/* of AppliedDelta */
 	List	   *made_rowsets;	/* to be freed */
@@ -40,6 +43,12 @@ typedef struct Round
 
 /* ---- the deltas of one stream table ---- */
 
+static List *
+deltas_for(Round *round, int64 pgt_id)
+{
+	return round->deltas_for == 0 || round->deltas_for == pgt_id ? round->deltas : NIL;
+}
+
 static bool
 reads_changed_source(Round *round, ImmediateTable *table, bool *is_unknown)
 {
@@ -47,7 +56,7 @@ reads_changed_source(Round *round, ImmediateTable *table, bool *is_unknown)
 	ListCell   *lc;
 
 	*is_unknown = changed = table->pgt_id == round->refill_id;
-	foreach(lc, round->deltas)
+	foreach(lc, deltas_for(round, table->pgt_id))
 	{
 		PendingDelta *delta = lfirst(lc);
 
@@ -77,14 +86,14 @@ used_columns_of(DeltaProgram *program, Oid relid)
 
 /* The rowsets with changes of a source. */
 static List *
-rowsets_of_source(Round *round, DeltaProgram *program, Oid relid)
+rowsets_of_source(Round *round, LoadedTable *table, Oid relid)
 {
-	const Bitmapset *used = used_columns_of(program, relid);
+	const Bitmapset *used = used_columns_of(table->program, relid);
 	List	   *rowsets = NIL;
 	bool		others = false;
 	ListCell   *lc;
 
-	foreach(lc, round->deltas)
+	foreach(lc, deltas_for(round, table->pgt_id))
 	{
 		PendingDelta *delta = lfirst(lc);
 
@@ -137,8 +146,9 @@ put_together(Round *round, List *rowsets)
 
 /* By rowset number; the number of rows altogether into *row_count. */
 static Rowset **
-collect_rowsets(Round *round, DeltaProgram *program, int64 *row_count)
+collect_rowsets(Round *round, LoadedTable *table, int64 *row_count)
 {
+	DeltaProgram *program = table->program;
 	Rowset	  **rowsets = palloc0(sizeof(Rowset *) * list_length(program->rowsets));
 	ListCell   *lc;
 
@@ -150,7 +160,7 @@ collect_rowsets(Round *round, DeltaProgram *program, int64 *row_count)
 
 		if (!OidIsValid(described->source_relid))
 			continue;
-		rowset = put_together(round, rowsets_of_source(round, program, described->source_relid));
+		rowset = put_together(round, rowsets_of_source(round, table, described->source_relid));
 		rowsets[foreach_current_index(lc)] = rowset;
 		*row_count += rowset != NULL ? rowset->row_count : 0;
 	}
@@ -219,7 +229,7 @@ run_table(Round *round, ImmediateTable *described, bool is_unknown)
 	if (table == NULL || !table->is_immediate)
 		return true;
 	MemoryContextSwitchTo(round->context);
-	rowsets = collect_rowsets(round, table->program, &row_count);
+	rowsets = collect_rowsets(round, table, &row_count);
 	in_full = is_unknown || table->program->full_reason != NULL;
 	if (row_count == 0 && !in_full)
 		return true;
@@ -267,16 +277,28 @@ run_one(Round *round, int64 pgt_id)
 }
 
 static void
-run_round(Round *round)
+begin_round(Round *round)
 {
-	ListCell   *lc;
-
 	SPI_connect();
 	round->context = AllocSetContextCreate(CurrentMemoryContext, "IMMEDIATE round", ALLOCSET_SMALL_SIZES);
 	PushCopiedSnapshot(GetLatestSnapshot());
 	UpdateActiveSnapshotCommandId();
+}
+
+static void
+run_all(Round *round)
+{
+	ListCell   *lc;
+
 	foreach(lc, ids_in_order(round->context))
 		run_one(round, *(int64 *) lfirst(lc));
+}
+
+static void
+end_round(Round *round)
+{
+	ListCell   *lc;
+
 	PopActiveSnapshot();
 	foreach(lc, round->made_rowsets)
 		rowset_free(lfirst(lc));
@@ -290,14 +312,34 @@ immediate_run(List *deltas)
 	Round		round = {0};
 
 	round.deltas = deltas;
-	run_round(&round);
+	begin_round(&round);
+	run_all(&round);
+	end_round(&round);
 }
 
 void
-immediate_refill(int64 pgt_id)
+immediate_refill(int64 pgt_id, bool in_full, ImmediateChanges changes, void *arg)
 {
 	Round		round = {0};
+	Snapshot	before = NULL;
 
-	round.refill_id = pgt_id;
-	run_round(&round);
+	round.deltas_for = pgt_id;
+	begin_round(&round);
+	if (in_full)
+	{
+		round.refill_id = pgt_id;
+		run_one(&round, pgt_id);
+		round.refill_id = 0;
+	}
+	if (changes != NULL)
+	{
+		if (in_full)
+			before = RegisterSnapshot(GetActiveSnapshot());
+		MemoryContextSwitchTo(round.context);
+		round.deltas = changes(arg, before);
+	}
+	run_all(&round);
+	if (before != NULL)
+		UnregisterSnapshot(before);
+	end_round(&round);
 }

@@ -36,7 +36,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "privileged.h"
-#include "immediate_install.h"
+#include "immediate_switch.h"
 #include "retain.h"
 #include "run.h"
 #include "state_tables.h"

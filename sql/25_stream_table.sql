@@ -140,11 +140,20 @@ DECLARE
 	new_status text := changes->>'status';
 	new_options jsonb;
 	populated boolean;
+	prepared boolean := false;
 BEGIN
-	SELECT * INTO STRICT old FROM pgtrickle.pgt_definitions WHERE pgt_id = changed_id FOR UPDATE;
+	SELECT * INTO STRICT old FROM pgtrickle.pgt_definitions WHERE pgt_id = changed_id;
 	IF NOT may_change_all AND changes - '{status,refill}'::text[] <> '{}' THEN
 		RAISE EXCEPTION 'must be owner of stream table "%", or a member of pgtrickle_admin', old.relid
 			USING ERRCODE = 'insufficient_privilege', DETAIL = 'Operators pause, resume and repair.';
+	END IF;
+	IF changes->>'refresh_mode' = 'IMMEDIATE' AND old.refresh_mode <> 'IMMEDIATE' THEN
+		prepared := pgtrickle.immediate_prepare(changed_id);
+	END IF;
+	-- a tick may write what refers to the definition
+	SELECT * INTO STRICT old FROM pgtrickle.pgt_definitions WHERE pgt_id = changed_id FOR NO KEY UPDATE;
+	IF old.refresh_mode = 'IMMEDIATE' AND new_status IN ('PAUSED', 'SUSPENDED') THEN
+		PERFORM pgtrickle.immediate_wait(changed_id);
 	END IF;
 	SELECT is_populated INTO STRICT populated FROM pgtrickle.pgt_frontiers WHERE pgt_id = changed_id;
 	new_mode := coalesce(changes->>'refresh_mode', old.refresh_mode);
@@ -180,7 +189,10 @@ BEGIN
 	PERFORM pgtrickle.note_retention(changed_id, old.options, new_options);
 	IF new_status IN ('ACTIVE', 'INITIALIZING') AND old.status IN ('PAUSED', 'SUSPENDED', 'ERROR') THEN
 		UPDATE pgtrickle.pgt_frontiers SET consecutive_errors = 0, retry_at = NULL WHERE pgt_id = changed_id;
-		PERFORM pgtrickle.fill_with_consumers(ARRAY[changed_id], 'resumed');
+		-- what reads an IMMEDIATE one has followed its rows, which stood still
+		IF old.refresh_mode <> 'IMMEDIATE' THEN
+			PERFORM pgtrickle.fill_with_consumers(ARRAY[changed_id], 'resumed');
+		END IF;
 	END IF;
 	IF changes ? 'refresh_group' THEN
 		PERFORM pgtrickle.change_group(changed_id, changes->'refresh_group');
@@ -197,10 +209,10 @@ BEGIN
 	IF new_mode = 'IMMEDIATE' AND coalesce(new_status, old.status) = 'ACTIVE'
 		AND (old.refresh_mode <> 'IMMEDIATE' OR old.status <> 'ACTIVE' OR changes ? 'refill')
 	THEN
-		PERFORM pgtrickle.immediate_start(changed_id);
+		PERFORM pgtrickle.immediate_start(changed_id, prepared AND old.status = 'ACTIVE');
 	ELSIF old.refresh_mode = 'IMMEDIATE' AND new_mode <> 'IMMEDIATE' THEN
 		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = 'was IMMEDIATE' WHERE pgt_id = changed_id;
-		PERFORM pgtrickle.immediate_leave(changed_id);
+		PERFORM pgtrickle.immediate_leave(changed_id, old.status = 'ACTIVE' AND NOT changes ? 'refill');
 	END IF;
 END
 $$;

@@ -49,43 +49,71 @@ COMMENT ON FUNCTION pgtrickle.immediate_keep_triggers(oid[]) IS
 	'enables triggers of IMMEDIATE stream tables again that ALTER TABLE has disabled';
 REVOKE ALL ON FUNCTION pgtrickle.immediate_keep_triggers(oid[]) FROM PUBLIC;
 
-CREATE FUNCTION pgtrickle.immediate_catch_up(pgt_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle.immediate_prepare(pgt_id bigint) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
-	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_catch_up';
-COMMENT ON FUNCTION pgtrickle.immediate_catch_up(bigint) IS
-	'locks the sources of an IMMEDIATE stream table against writers, makes its triggers, and brings it up to date';
-REVOKE ALL ON FUNCTION pgtrickle.immediate_catch_up(bigint) FROM PUBLIC;
+	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_prepare';
+COMMENT ON FUNCTION pgtrickle.immediate_prepare(bigint) IS
+	'has the applier refresh a stream table that is to become IMMEDIATE; false if that does not work';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_prepare(bigint) FROM PUBLIC;
 
-CREATE FUNCTION pgtrickle.immediate_leave(pgt_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle.immediate_lock(pgt_id bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_lock';
+COMMENT ON FUNCTION pgtrickle.immediate_lock(bigint) IS
+	'locks the sources of a stream table that becomes IMMEDIATE against writers';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_lock(bigint) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.immediate_catch_up(pgt_id bigint, frontier text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_catch_up';
+COMMENT ON FUNCTION pgtrickle.immediate_catch_up(bigint, text) IS
+	'brings an IMMEDIATE stream table up to date, from a frontier or by its query, locks its sources against writers, and makes its triggers';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_catch_up(bigint, text) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.immediate_leave(pgt_id bigint, is_current boolean) RETURNS void
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_leave';
-COMMENT ON FUNCTION pgtrickle.immediate_leave(bigint) IS
+COMMENT ON FUNCTION pgtrickle.immediate_leave(bigint, boolean) IS
 	'makes the applier follow the sources of a stream table that was IMMEDIATE';
-REVOKE ALL ON FUNCTION pgtrickle.immediate_leave(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.immediate_leave(bigint, boolean) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.immediate_wait(pgt_id bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_wait';
+COMMENT ON FUNCTION pgtrickle.immediate_wait(bigint) IS
+	'waits for the transactions that have maintained an IMMEDIATE stream table, and has others wait that want to';
+REVOKE ALL ON FUNCTION pgtrickle.immediate_wait(bigint) FROM PUBLIC;
 
 /*
  * Sets a stream table going whose definition says that it is IMMEDIATE.  Its row in pgt_frontiers is changed first: a tick that still refreshes it
- * by an older snapshot then fails, and is tried again without it.
+ * by an older snapshot then fails, and is tried again without it.  `prepared`: the applier has just refreshed it (immediate_prepare).
  */
-CREATE FUNCTION pgtrickle.immediate_start(started_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle.immediate_start(started_id bigint, prepared boolean DEFAULT false) RETURNS void
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	reached pgtrickle.pgt_frontiers;
 BEGIN
+	IF prepared THEN
+		PERFORM pgtrickle.immediate_lock(started_id);
+	END IF;
 	UPDATE pgtrickle.pgt_definitions SET status = 'ACTIVE', updated_at = clock_timestamp()
 	WHERE pgt_id = started_id AND status <> 'ACTIVE';
+	SELECT * INTO reached FROM pgtrickle.pgt_frontiers WHERE pgt_id = started_id FOR UPDATE;
 	UPDATE pgtrickle.pgt_frontiers SET is_populated = true, needs_refill = false, refill_reason = NULL, retry_at = NULL,
 		consecutive_errors = 0, last_refresh_at = clock_timestamp(), data_timestamp = clock_timestamp(),
 		spool_snapshot = NULL, spooled_since = NULL, spool_reason = NULL
 	WHERE pgt_id = started_id;
 	DELETE FROM pgtrickle.pgt_spool_readers WHERE pgt_id = started_id;
 	PERFORM pgtrickle.definitions_changed();
-	PERFORM pgtrickle.immediate_catch_up(started_id);
+	PERFORM pgtrickle.immediate_catch_up(started_id, CASE WHEN prepared AND reached.is_populated AND NOT reached.needs_refill
+		AND reached.spool_snapshot IS NULL THEN reached.snapshot::text END);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.immediate_start(bigint) IS
+COMMENT ON FUNCTION pgtrickle.immediate_start(bigint, boolean) IS
 	'has writers maintain a stream table from now on, and brings it up to date';
-REVOKE ALL ON FUNCTION pgtrickle.immediate_start(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.immediate_start(bigint, boolean) FROM PUBLIC;
 
 /*
  * Sources have changed shape, rows (a partition came or went) or meaning: IMMEDIATE stream tables over them are compiled and filled again at once, in

@@ -1,0 +1,16 @@
+/*
+ * delta/lock_attempts.h
+ *     Locks tables of others without having everybody queue for long.
+ */
+#ifndef PGTRICKLE_LOCK_ATTEMPTS_H
+#define PGTRICKLE_LOCK_ATTEMPTS_H
+
+#include "postgres.h"
+
+/* Takes some locks.  Called once per attempt, in a subtransaction with a lock timeout. */
+typedef void (*LockTaker) (void *arg);
+
+/* Until an attempt succeeds, or the session's lock_timeout is over: error 55P03.  The locks are held to the end of the transaction. */
+extern void lock_in_attempts(LockTaker take, void *arg);
+
+#endif							/* PGTRICKLE_LOCK_ATTEMPTS_H */
