@@ -1,8 +1,8 @@
 # t/410_random_walk.pl
 #
-# Goal: whatever order of DDL, changes, replaced queries, restarts and crashes comes, every stream table equals its query or says what is wrong.
+# Goal: whatever order of DDL, changes, replaced queries, changed modes, restarts and crashes comes, every stream table equals its query or says what is wrong.
 # Method: from a printed seed, a random walk over one small DAG; after some steps all stream tables that say that they are well are verified, and at the
-#         end, when the sources are what the queries need, all of them.  PGTRICKLE_LONG=1 walks further.
+#         end, when the sources are what the queries need, all of them.  IMMEDIATE ones are verified by each writer, too, in its transaction.  PGTRICKLE_LONG=1 walks further.
 use strict;
 use warnings FATAL => 'all';
 
@@ -43,9 +43,17 @@ sub define
 	my ($name, $which) = @_;
 
 	my $query = $queries{$name}[ $which // int rand @{ $queries{$name} } ];
+	my $mode = !defined $which && rand() < 0.4 ? 'IMMEDIATE' : 'AUTO';
 	return "SELECT pgtrickle.create_or_replace_stream_table('$name', "
 	  . StreamTables::Cluster::sql_literal($query)
-	  . q{, 'continuous')};
+	  . qq{, 'continuous', '$mode')};
+}
+
+sub switch
+{
+	my ($mode) = @_;
+
+	return "SELECT pgtrickle.alter_stream_table('" . pick(qw(one two three)) . "', refresh_mode => '" . ($mode // pick(qw(IMMEDIATE IMMEDIATE AUTO))) . "')";
 }
 $node->sql(define($_, 0)) foreach qw(one two three);
 
@@ -93,6 +101,11 @@ sub alteration
 		q{SELECT pgtrickle.pause_stream_table('one'); } . change() . q{; SELECT pgtrickle.resume_stream_table('one')},
 		q{SELECT pgtrickle.gate_source('parts'); } . change() . q{; SELECT pgtrickle.ungate_source('parts')},
 		define('one'), define('one'), define('two'), define('three'),
+		(map { switch() } 1 .. 5),
+		switch() . '; ' . change() . '; ' . switch(),
+		'BEGIN; ' . change() . '; ' . switch() . '; ' . change() . '; COMMIT',
+		'BEGIN; ' . switch('IMMEDIATE') . '; ' . change() . '; ' . switch('AUTO') . '; ' . change() . '; COMMIT',
+		'BEGIN; ' . switch() . '; ' . change() . '; ROLLBACK',
 		'BEGIN; ' . change() . '; ' . define('one') . '; ' . change() . '; COMMIT',
 		'BEGIN; ' . define('one') . '; ' . change() . '; ROLLBACK',
 		"BEGIN; $rebuild; $view; " . define('one') . '; COMMIT',
@@ -116,12 +129,29 @@ sub run_step
 
 	my ($rc, $stdout, $stderr) = $node->psql('postgres', $statement, on_error_stop => 1);
 	return "$statement\n" if $rc == 0;
-	# what a step may run into: a view or a stream table that cannot live with it, a deadlock
-	return "$statement -- $stderr\n" if $stderr =~ /depends on it|deadlock|cannot change|does not exist|already exists/;
+	# what a step may run into: a view or a stream table that cannot live with it, a deadlock; what is refused
+	return "$statement -- $stderr\n"
+	  if $stderr =~ /depends on it|deadlock|cannot change|does not exist|already exists|cannot be IMMEDIATE|must stay IMMEDIATE/;
 	die "$statement: $stderr";
 }
 
+# A change, seen by the transaction that makes it in all stream tables that writers maintain.
 my $walked = '';
+my $compared = 0;
+
+sub run_change
+{
+	my $change = change();
+	my @immediate = split /\n/, $node->sql(q{SELECT pgt_name FROM pgtrickle.pgt_stream_tables WHERE refresh_mode = 'IMMEDIATE' AND status = 'ACTIVE' ORDER BY pgt_id});
+	return run_step($change) if !@immediate || $change =~ /^BEGIN/;
+	my ($rc, $stdout, $stderr) = $node->psql('postgres',
+		"BEGIN; $change; " . join(' ', map { "SELECT '$_', * FROM pgtrickle.verify('$_');" } @immediate) . ' COMMIT', on_error_stop => 1);
+	$compared += @immediate;
+	is($stdout, '', 'seen by its writer') or diag "seed $seed, so far:\n$walked$change" if $stdout ne '';
+	return "$change\n" if $rc == 0;
+	return "$change -- $stderr\n" if $stderr =~ /deadlock|does not exist/;
+	die "seed $seed: $walked$change: $stderr";
+}
 
 # Every one that says that it is well must be right.
 sub verify_all
@@ -145,7 +175,7 @@ for my $step (1 .. $steps)
 	my $chance = rand;
 	if ($chance < 0.45)
 	{
-		$walked .= run_step(change()) foreach 1 .. 1 + int rand 4;
+		$walked .= run_change() foreach 1 .. 1 + int rand 4;
 	}
 	elsif ($chance < 0.92)
 	{
@@ -174,6 +204,7 @@ $node->psql('postgres', $_)
   foreach ('ALTER TABLE dim2 RENAME TO dim', 'ALTER TABLE one_moved RENAME TO one', 'DROP VIEW staged', $view, q{SELECT pgtrickle.ungate_source('parts')}, define('one', 0), define('two', 0), define('three', 0),
 	'SELECT pgtrickle.resume_all()');
 $node->sql(change());
+cmp_ok($compared, '>', 0, 'writers have compared, too');
 verify_all('at the end', 1);
 is($node->sql(q{SELECT count(*) FROM pg_class c WHERE (relname LIKE '\_\_pgt%' OR relname ~ '^pgt_state_[0-9]+_[0-9]+$')
 	AND NOT EXISTS (SELECT FROM pgtrickle.pgt_state_tables s WHERE s.relid = c.oid)}), 0, 'nothing is left over');
