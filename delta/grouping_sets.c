@@ -308,10 +308,7 @@ base_query(GroupingRewrite *rewrite)
 static FromExpr *
 from_first_entry(Node *quals)
 {
-	RangeTblRef *reference = makeNode(RangeTblRef);
-
-	reference->rtindex = 1;
-	return makeFromExpr(list_make1(reference), quals);
+	return makeFromExpr(list_make1(reference_to(1)), quals);
 }
 
 static Query *

@@ -223,8 +223,6 @@ Node *
 move_into_subquery(Query *query, Node *item, List *quals)
 {
 	Query	   *subquery = makeNode(Query);
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	RangeTblRef *reference = makeNode(RangeTblRef);
 	MoveContext context = {tables_below(item), list_length(query->rtable) + 1, NIL, 0};
 	List	   *old_rtable = copyObject(query->rtable);
 	List	   *items = NIL;
@@ -245,14 +243,8 @@ move_into_subquery(Query *query, Node *item, List *quals)
 	/* what pointed above this level now has one more level to cross */
 	IncrementVarSublevelsUp((Node *) subquery, 1, 1);
 
-	rte->rtekind = RTE_SUBQUERY;
-	rte->subquery = subquery;
-	rte->alias = makeAlias("joined", NIL);
-	rte->eref = makeAlias("joined", target_column_names(subquery->targetList));
-	rte->inFromCl = true;
-	query->rtable = lappend(query->rtable, rte);
-	reference->rtindex = context.rtindex;
-	return (Node *) reference;
+	query->rtable = lappend(query->rtable, subquery_rte(subquery, "joined"));
+	return (Node *) reference_to(context.rtindex);
 }
 
 /* Takes the conditions that are about `tables` only out of a list. */

@@ -34,6 +34,7 @@
 #include "rowset.h"
 #include "settings.h"
 #include "temporal.h"
+#include "tree_build.h"
 #include "utils/builtins.h"
 
 #define FLAT_MAX 8				/* changed inputs; 255 terms */
@@ -69,12 +70,7 @@ simple_query(List *rtable, List *quals, List *targets)
 	List	   *from = NIL;
 
 	for (int i = 1; i <= list_length(rtable); i++)
-	{
-		RangeTblRef *reference = makeNode(RangeTblRef);
-
-		reference->rtindex = i;
-		from = lappend(from, reference);
-	}
+		from = lappend(from, reference_to(i));
 	query->commandType = CMD_SELECT;
 	query->canSetTag = true;
 	query->rtable = rtable;

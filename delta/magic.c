@@ -310,7 +310,6 @@ Detached *
 detach_by_magic(RangeTblEntry *outer, Query *subquery)
 {
 	OuterContext context = {0, 0, NIL};
-	RangeTblRef *reference = makeNode(RangeTblRef);
 	bool		strict = correlation_is_strict(subquery);
 	bool		by_image = images_matter(subquery);
 	List	   *empty = values_over_nothing(subquery);
@@ -337,8 +336,7 @@ detach_by_magic(RangeTblEntry *outer, Query *subquery)
 	/* one level further down than the level around: what that refers to above itself */
 	IncrementVarSublevelsUp((Node *) values, 1, 1);
 	subquery->rtable = lappend(subquery->rtable, subquery_rte(values, "outer_values"));
-	reference->rtindex = context.rtindex;
-	subquery->jointree->fromlist = lcons(reference, subquery->jointree->fromlist);
+	subquery->jointree->fromlist = lcons(reference_to(context.rtindex), subquery->jointree->fromlist);
 	equalities = equalities_with(values, context.rtindex, context.vars, hashed, !strict);
 	if (equalities == NIL)
 		return NULL;

@@ -42,6 +42,7 @@
 #include "shared_rows.h"
 #include "storage/bufmgr.h"
 #include "temporal.h"
+#include "tree_build.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -246,7 +247,6 @@ static Query *
 select_from_one(QueryBlock *block, int input_no, List *quals, List *targets)
 {
 	List	   *rtable = NIL;
-	RangeTblRef *reference = makeNode(RangeTblRef);
 	Query	   *query;
 
 	/*
@@ -256,8 +256,7 @@ select_from_one(QueryBlock *block, int input_no, List *quals, List *targets)
 	for (int i = 0; i <= Max(input_no, 1); i++)
 		rtable = lappend(rtable, copyObject(((BlockInput *) list_nth(block->inputs, i))->rte));
 	query = simple_query(rtable, quals, targets);
-	reference->rtindex = input_no + 1;
-	query->jointree->fromlist = list_make1(reference);
+	query->jointree->fromlist = list_make1(reference_to(input_no + 1));
 	query->hasSubLinks = true;
 	return query;
 }

@@ -25,6 +25,7 @@
 #include "rowset.h"
 #include "sublink.h"
 #include "temporal.h"
+#include "tree_build.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -243,12 +244,7 @@ plain_from(List *rtindexes, List *quals)
 	ListCell   *lc;
 
 	foreach(lc, rtindexes)
-	{
-		RangeTblRef *reference = makeNode(RangeTblRef);
-
-		reference->rtindex = lfirst_int(lc);
-		from = lappend(from, reference);
-	}
+		from = lappend(from, reference_to(lfirst_int(lc)));
 	return makeFromExpr(from, (Node *) quals);
 }
 

@@ -576,15 +576,6 @@ join_rte(OuterJoin *join)
 	return rte;
 }
 
-static RangeTblRef *
-reference_to(int rtindex)
-{
-	RangeTblRef *reference = makeNode(RangeTblRef);
-
-	reference->rtindex = rtindex;
-	return reference;
-}
-
 static Query *
 new_state(OuterJoin *join)
 {

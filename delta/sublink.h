@@ -60,7 +60,67 @@ extern List *not_any_as_conditions(SubLink *any);
 /* Conditions, ANDed, that hold exactly when x op ALL (...) does. */
 extern List *all_as_conditions(SubLink *all);
 
-/* sublink.c: the pass.  NULL when something has no rule, which is then noted. */
+/* ---- a level while its subqueries are rewritten ---- */
+
+/* A LEFT JOIN to be put on top of FROM. */
+typedef struct AddedJoin
+{
+	int			rtindex;
+	List	   *on;				/* of Expr */
+} AddedJoin;
+
+typedef struct SublinkRewrite
+{
+	Compiler   *compiler;
+	Query	   *query;
+	List	   *items;			/* of FROM */
+	List	   *quals;			/* conditions on the items */
+	List	   *joins;			/* of AddedJoin */
+	List	   *outer_quals;	/* conditions on what the added joins bring */
+	bool		is_wrapped;		/* the items are one subquery */
+	bool		failed;
+} SublinkRewrite;
+
+/* sublink_join.c */
+
+/* Notes that a subquery has no rule; NULL. */
+extern void *sublink_no_rule(SublinkRewrite *rewrite, const char *what);
+
+/* The subquery without references to this level; NULL, and noted, when there is no rule. */
+extern Detached *sublink_detach(SublinkRewrite *rewrite, SubLink *sublink);
+
+/* Puts it into the range table and joins it; its index. */
+extern int	sublink_left_join(SublinkRewrite *rewrite, Detached *detached, const char *alias);
+extern int	sublink_inner_join(SublinkRewrite *rewrite, Detached *detached, const char *alias);
+
+/* A column of an aggregate's row, or what it shows over nothing where the row is missing. */
+extern Node *sublink_value_or_empty(Detached *detached, int rtindex, int column);
+
+/* The level's FROM and WHERE out of the items, joins and conditions. */
+extern void sublink_build_from(SublinkRewrite *rewrite);
+
+/* sublink_exists.c: as a condition, which a row keeps when the subquery has a row (or when it has none); as a value. */
+extern void sublink_exists_condition(SublinkRewrite *rewrite, SubLink *exists, bool wanted);
+extern Node *sublink_exists_value(SublinkRewrite *rewrite, SubLink *exists);
+
+/* sublink_value.c: an expression with values in the place of its subqueries. */
+extern Node *sublink_replace_all(Node *node, SublinkRewrite *rewrite);
+
+/* sublink_lateral.c */
+extern bool sublink_has_lateral(Query *query);
+
+/* Before the rewrite: what stands before LATERAL subqueries without keys becomes one subquery, in `conditions` too. */
+extern void sublink_wrap_for_lateral(SublinkRewrite *rewrite, List **conditions);
+extern void sublink_rewrite_lateral(SublinkRewrite *rewrite);
+
+/* sublink_groups.c: are there subqueries about groups?  SELECT ... FROM (the groups) WHERE having */
+extern bool sublink_is_over_groups(Query *query);
+extern Query *sublink_split_grouping(Query *query);
+
+/* sublink.c: does the expression hold a subquery that reads tables? */
+extern bool sublink_is_within(Node *node);
+
+/* The pass.  NULL when something has no rule, which is then noted. */
 extern Query *rewrite_sublinks(Compiler *compiler, Query *query);
 
 #endif							/* PGTRICKLE_SUBLINK_H */

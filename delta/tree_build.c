@@ -36,6 +36,15 @@ empty_rte(void)
 	return rte;
 }
 
+RangeTblRef *
+reference_to(int rtindex)
+{
+	RangeTblRef *reference = makeNode(RangeTblRef);
+
+	reference->rtindex = rtindex;
+	return reference;
+}
+
 Var *
 subquery_var(Query *query, int rtindex, int column, int sublevels_up)
 {

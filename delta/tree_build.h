@@ -17,6 +17,9 @@ extern RangeTblEntry *subquery_rte(Query *query, const char *alias);
 /* Keeps the place of an entry that nothing refers to any more. */
 extern RangeTblEntry *empty_rte(void);
 
+/* What stands in FROM for the entry with this index. */
+extern RangeTblRef *reference_to(int rtindex);
+
 /*
  * SELECT ... UNION ALL SELECT ... of these queries, at least one, whose visible columns have the same types; a single query comes
  * back as it is.
