@@ -7,6 +7,9 @@
  *
  *     rows --hash--> wishes --sort, merge modes--> LockAcquire --> new snapshot
  *
+ * A pair and a state have a lock of their own above those of their values and keys.  A run that needs many of these takes that one alone, and decides so
+ * before it has any of them: nothing is upgraded on the way, so that single statements cannot deadlock.
+ *
  * They are advisory locks with class numbers that SQL cannot ask for (those of pg_advisory_lock() are 1 and 2), belong to the
  * transaction, and so end with it, or with the subtransaction that took them if that is rolled back.
  *
@@ -28,8 +31,10 @@
 
 /* field4 of the tags, objsubid in pg_locks */
 #define LOCK_CLASS_TABLE 29001
-#define LOCK_CLASS_PAIR 29002
-#define LOCK_CLASS_KEY 29003
+#define LOCK_CLASS_PAIR 29002	/* all values of a pair */
+#define LOCK_CLASS_STATE 29003	/* all keys of a state */
+#define LOCK_CLASS_VALUE 29004
+#define LOCK_CLASS_KEY 29005
 
 #define ROW_HASH_STATE 0		/* in place of a state's number: rows of the stream table, by their hash */
 
@@ -44,10 +49,12 @@ struct RunLocks
 {
 	LoadedTable *table;
 	bool		coarse;			/* nobody else runs: no more locks are needed */
-	bool		must_renew;		/* a lock was taken since the last snapshot */
 	LockWish   *wishes;			/* of one step */
 	int			count;
 	int			capacity;
+	int			first;			/* of those of the pair or state that is being looked at */
+	int			limit;			/* how many it may have */
+	bool		too_many;		/* it has more: the lock of all is taken instead */
 };
 
 /* ---- taking ---- */
@@ -91,17 +98,17 @@ compare_wishes(const void *a, const void *b)
 	return wish1->mode - wish2->mode;
 }
 
-/* Sorts, and leaves one wish per tag. */
+/* Sorts those from `first` on, and leaves one wish per tag. */
 static void
-merge_wishes(RunLocks *locks)
+merge_wishes(RunLocks *locks, int first)
 {
-	int			kept = 0;
+	int			kept = first;
 
-	qsort(locks->wishes, locks->count, sizeof(LockWish), compare_wishes);
-	for (int i = 0; i < locks->count; i++)
+	qsort(locks->wishes + first, locks->count - first, sizeof(LockWish), compare_wishes);
+	for (int i = first; i < locks->count; i++)
 	{
 		LockWish   *wish = &locks->wishes[i];
-		LockWish   *last = kept > 0 ? &locks->wishes[kept - 1] : NULL;
+		LockWish   *last = kept > first ? &locks->wishes[kept - 1] : NULL;
 
 		if (last == NULL || last->class != wish->class || last->hash != wish->hash)
 			locks->wishes[kept++] = *wish;
@@ -112,44 +119,58 @@ merge_wishes(RunLocks *locks)
 }
 
 static void
-become_coarse(RunLocks *locks)
-{
-	locks->coarse = true;
-	locks->count = 0;
-	(void) acquire(locks->table->relid, 0, LOCK_CLASS_TABLE, ExclusiveLock);
-	locks->must_renew = true;
-}
-
-/* Merging is put off until there is no room. */
-static void
 add_wish(RunLocks *locks, uint16 class, uint32 hash, LOCKMODE mode)
 {
-	if (locks->coarse)
-		return;
 	if (locks->count == locks->capacity)
 	{
-		merge_wishes(locks);
-		if (locks->count > pgtrickle_immediate_keys_max)
-		{
-			become_coarse(locks);
-			return;
-		}
+		locks->capacity *= 2;
+		locks->wishes = repalloc(locks->wishes, locks->capacity * sizeof(LockWish));
 	}
 	locks->wishes[locks->count++] = (LockWish){hash, class, mode};
 }
 
 static void
+begin_all(RunLocks *locks, int limit)
+{
+	locks->first = locks->count;
+	locks->limit = limit;
+	locks->too_many = false;
+}
+
+/* Merging is put off until there are twice as many as there may be. */
+static void
+add_one(RunLocks *locks, uint16 class, uint32 hash, LOCKMODE mode)
+{
+	add_wish(locks, class, hash, mode);
+	if ((locks->count - locks->first) / 2 < locks->limit)
+		return;
+	merge_wishes(locks, locks->first);
+	locks->too_many = locks->count - locks->first > locks->limit;
+}
+
+/* The lock of all is wanted in any case: to have it alone, or to keep those out who want that. */
+static void
+end_all(RunLocks *locks, uint16 class, int number)
+{
+	if (locks->count == locks->first)
+		return;
+	merge_wishes(locks, locks->first);
+	locks->too_many |= locks->count - locks->first > locks->limit;
+	if (locks->too_many)
+		locks->count = locks->first;
+	add_wish(locks, class, number, locks->too_many ? ExclusiveLock : RowExclusiveLock);
+}
+
+static void
 take_wishes(RunLocks *locks)
 {
-	merge_wishes(locks);
-	if (locks->count > pgtrickle_immediate_keys_max)
-		become_coarse(locks);
+	if (locks->count == 0)
+		return;
+	merge_wishes(locks, 0);
 	for (int i = 0; i < locks->count; i++)
 		(void) acquire(locks->table->relid, locks->wishes[i].hash, locks->wishes[i].class, locks->wishes[i].mode);
-	if (locks->count > 0 || locks->must_renew)
-		immediate_renew_snapshot();
+	immediate_renew_snapshot();
 	locks->count = 0;
-	locks->must_renew = false;
 }
 
 /* ---- a run ---- */
@@ -174,7 +195,7 @@ run_locks_begin(LoadedTable *table, bool coarse)
 
 	locks->table = table;
 	locks->coarse = coarse || !has_fine_locks(table->program);
-	locks->capacity = Max(2 * pgtrickle_immediate_keys_max, 64);
+	locks->capacity = 64;
 	locks->wishes = palloc(locks->capacity * sizeof(LockWish));
 	immediate_lock_table(table->relid, locks->coarse);
 	if (!table->valid)
@@ -212,17 +233,44 @@ wish_side(RunLocks *locks, LockPair *pair, int side, Rowset *delta)
 	LOCKMODE	mode = side == 0 ? RowExclusiveLock : ShareLock;
 
 	rowset_rewind(delta);
-	while (!locks->coarse && rowset_next(delta, slot))
+	while (!locks->too_many && rowset_next(delta, slot))
 	{
 		uint32		hash;
 
 		CHECK_FOR_INTERRUPTS();
 		if (hash_side(locks, pair, side, slot, &hash))
-			add_wish(locks, LOCK_CLASS_PAIR, hash, mode);
+			add_one(locks, LOCK_CLASS_VALUE, hash, mode);
 		if (pair->ncolumns == 0)
 			break;				/* the others have the same value */
 	}
 	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* A run whose sources changed in many rows is coarse, so a pair of sources has few values in any fine run, and nobody wants the lock of all. */
+static bool
+has_few_values(RunLocks *locks, LockPair *pair)
+{
+	List	   *rowsets = locks->table->program->rowsets;
+
+	return OidIsValid(((ProgramRowset *) list_nth(rowsets, pair->rowsets[0]))->source_relid) &&
+		OidIsValid(((ProgramRowset *) list_nth(rowsets, pair->rowsets[1]))->source_relid);
+}
+
+static void
+wish_pair(RunLocks *locks, LockPair *pair, Rowset **rowsets)
+{
+	bool		few = has_few_values(locks, pair);
+
+	begin_all(locks, few ? INT_MAX : pgtrickle_immediate_keys_max);
+	for (int side = 0; side < 2; side++)
+	{
+		Rowset	   *delta = rowsets[pair->rowsets[side]];
+
+		if (delta != NULL && delta->row_count > 0)
+			wish_side(locks, pair, side, delta);
+	}
+	if (!few)
+		end_all(locks, LOCK_CLASS_PAIR, pair->number);
 }
 
 /* ---- keys ---- */
@@ -253,13 +301,15 @@ wish_keys(RunLocks *locks, ProgramState *state, Rowset *keys)
 {
 	TupleTableSlot *slot = rowset_make_slot(keys);
 
+	begin_all(locks, pgtrickle_immediate_keys_max);
 	rowset_rewind(keys);
-	while (!locks->coarse && rowset_next(keys, slot))
+	while (!locks->too_many && rowset_next(keys, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		add_wish(locks, LOCK_CLASS_KEY, hash_key(state, slot), ExclusiveLock);
+		add_one(locks, LOCK_CLASS_KEY, hash_key(state, slot), ExclusiveLock);
 	}
 	ExecDropSingleTupleTableSlot(slot);
+	end_all(locks, LOCK_CLASS_STATE, state->number);
 }
 
 /* ---- what run.c calls ---- */
@@ -269,18 +319,10 @@ run_locks_before_step(RunLocks *locks, ProgramStep *step, Rowset **rowsets)
 {
 	ListCell   *lc;
 
+	if (locks->coarse)
+		return;
 	foreach(lc, step->lock_pairs)
-	{
-		LockPair   *pair = lfirst(lc);
-
-		for (int side = 0; side < 2; side++)
-		{
-			Rowset	   *delta = rowsets[pair->rowsets[side]];
-
-			if (delta != NULL && delta->row_count > 0)
-				wish_side(locks, pair, side, delta);
-		}
-	}
+		wish_pair(locks, lfirst(lc), rowsets);
 	if (step->kind != STEP_QUERY && rowsets[step->inputs[0]] != NULL)
 		wish_keys(locks, step->state, rowsets[step->inputs[0]]);
 	take_wishes(locks);
@@ -294,19 +336,21 @@ run_locks_before_apply(RunLocks *locks, Rowset *delta)
 	if (locks->coarse || !locks->table->locator.by_row_hash || !delta->has_deletes)
 		return;
 	slot = rowset_make_slot(delta);
+	begin_all(locks, pgtrickle_immediate_keys_max);
 	rowset_rewind(delta);
-	while (!locks->coarse && rowset_next(delta, slot))
+	while (!locks->too_many && rowset_next(delta, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (rowset_weight(delta, slot) > 0)
 			continue;
 		slot_getallattrs(slot);
-		add_wish(locks, LOCK_CLASS_KEY,
-				 hash_combine(hash_bytes_uint32(ROW_HASH_STATE),
-							  (uint32) row_image_hash(slot->tts_tupleDescriptor, slot->tts_tupleDescriptor->natts - 1,
-													  slot->tts_values, slot->tts_isnull)),
-				 ExclusiveLock);
+		add_one(locks, LOCK_CLASS_KEY,
+				hash_combine(hash_bytes_uint32(ROW_HASH_STATE),
+							 (uint32) row_image_hash(slot->tts_tupleDescriptor, slot->tts_tupleDescriptor->natts - 1,
+													 slot->tts_values, slot->tts_isnull)),
+				ExclusiveLock);
 	}
 	ExecDropSingleTupleTableSlot(slot);
+	end_all(locks, LOCK_CLASS_STATE, ROW_HASH_STATE);
 	take_wishes(locks);
 }

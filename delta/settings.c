@@ -103,7 +103,7 @@ _PG_init(void)
 
 	DefineCustomIntVariable(
 		"pgtrickle.immediate_keys_max",
-		"How many locks a writer takes for one step of an IMMEDIATE stream table before it locks all of it.",
+		"How many rows a writer may change, or groups it may touch, before it locks all of an IMMEDIATE stream table or all its groups.",
 		NULL, &pgtrickle_immediate_keys_max, 64, 1,
 		100000, PGC_SUSET, 0, NULL, NULL, NULL);
 

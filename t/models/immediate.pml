@@ -19,12 +19,12 @@
  *   MAY_ABORT   who waits may be rolled back, as by a deadlock (needed for more than one statement)
  *   SAVEPOINTS  a statement may be rolled back, and its locks with it
  *   COARSE      a run may be coarse
- *   ESCALATE    a fine run may become coarse when it has locked pairs (needs MAY_ABORT)
+ *   MANY        a fine run may take all values of a pair, or all keys of a state, in place of those that it needs
  *   REPEATABLE  writer 0 is REPEATABLE READ
  *
  * and, to see that the model can fail, each of these leaves something out:
  *
- *   NO_PAIR_LOCK, ONE_PAIR_MODE, NO_KEY_LOCK, NO_TABLE_LOCK, OLD_SNAPSHOT (of before the locks), SAME_SNAPSHOT (the states at the join's),
+ *   NO_PAIR_LOCK, ONE_PAIR_MODE, NO_KEY_LOCK, NO_TABLE_LOCK, NO_SOME_LOCK (who takes some of them does not say so), OLD_SNAPSHOT (of before the locks), SAME_SNAPSHOT (the states at the join's),
  *   EARLY_RELEASE (locks go before the commit is visible), NO_COMPARISON (with the snapshot of REPEATABLE READ)
  */
 #ifndef WRITERS
@@ -86,6 +86,12 @@ byte pair_left[PAIRS * VALUES];
 byte pair_right[PAIRS * VALUES];
 byte key_of_state[KEYS];
 byte key_of_total[GROUPS];
+
+/* What stands above them: for each pair, and (PAIRS, PAIRS + 1) for the state and the totals, who has some and who has all. */
+#ifdef MANY
+byte has_some[PAIRS + 2];
+byte has_all[PAIRS + 2];
+#endif
 
 /* now[] = what input 0's rows amount to for the join: themselves, or whether there are any. */
 #ifdef STATE
@@ -171,8 +177,48 @@ inline lock_table()
 #endif
 }
 
+/* Before any of them: decides whether to take some or all, and says so. */
+#ifdef MANY
+#ifndef NO_SOME_LOCK
+#define SOME_LOCK(above) has_some[above] = has_some[above] | (1 << me)
+#else
+#define SOME_LOCK(above) skip
+#endif
+#define LOCK_ABOVE(above, is_needed) \
+	if \
+	:: coarse || !(is_needed) \
+	:: !coarse && (is_needed) -> takes_all = false \
+	:: !coarse && (is_needed) -> takes_all = true \
+	fi; \
+	if \
+	:: coarse || !(is_needed) \
+	:: atomic { !coarse && (is_needed) && !takes_all && OTHERS(has_all[above]) == 0 -> SOME_LOCK(above) } \
+	:: atomic { !coarse && (is_needed) && takes_all && OTHERS(has_all[above] | has_some[above]) == 0 -> \
+		has_all[above] = has_all[above] | (1 << me) } \
+	OR_ABORT \
+	fi; \
+	takes_all = false
+#define HAS_ALL(above) ((has_all[above] & (1 << me)) != 0)
+#else
+#define HAS_ALL(above) false
+#endif
+
 inline lock_pairs()
 {
+#ifdef MANY
+	p = 0;
+	do
+	:: p < PAIRS ->
+		d_step {
+			touched = false;
+			for (k : 0 .. KEYS - 1) { touched = touched || delta[CELL(FIRST(p), k)] != 0 || delta[CELL(SECOND(p), k)] != 0 }
+		}
+		LOCK_ABOVE(p, touched);
+		p++
+	:: else -> break
+	od;
+	touched = false;
+#endif
 	p = 0;
 	do
 	:: p < PAIRS * VALUES ->
@@ -182,6 +228,12 @@ inline lock_pairs()
 		}
 #ifdef ONE_PAIR_MODE
 		d_step { left = left || right; right = false }
+#endif
+#ifdef MANY
+		if
+		:: HAS_ALL(p / VALUES) -> d_step { left = false; right = false }
+		:: else
+		fi;
 #endif
 		if
 		:: !left && !right
@@ -200,24 +252,32 @@ inline lock_pairs()
 
 /* The lock of a key; a coarse run needs none. */
 #ifndef NO_KEY_LOCK
-#define LOCK_KEY(locks, key) \
+#define LOCK_KEY(locks, key, above) \
 	if \
-	:: coarse \
-	:: atomic { !coarse && OTHERS(locks[key]) == 0 -> locks[key] = locks[key] | (1 << me) } \
+	:: coarse || HAS_ALL(above) \
+	:: atomic { !coarse && !HAS_ALL(above) && OTHERS(locks[key]) == 0 -> locks[key] = locks[key] | (1 << me) } \
 	OR_ABORT \
 	fi
 #else
-#define LOCK_KEY(locks, key) skip
+#define LOCK_KEY(locks, key, above) skip
 #endif
 
 /* The state below the join: counts of input 0 by key.  What the join sees of it replaces that input's delta. */
 inline maintain_state()
 {
+#ifdef MANY
+	d_step {
+		touched = false;
+		for (k : 0 .. KEYS - 1) { touched = touched || delta[k] != 0 }
+	}
+	LOCK_ABOVE(PAIRS, touched);
+	touched = false;
+#endif
 	p = 0;
 	do
 	:: p < KEYS ->
 		if
-		:: delta[p] != 0 -> LOCK_KEY(key_of_state, p)
+		:: delta[p] != 0 -> LOCK_KEY(key_of_state, p, PAIRS)
 		:: else
 		fi;
 		p++
@@ -247,6 +307,14 @@ inline maintain_state()
 
 inline maintain_totals()
 {
+#ifdef MANY
+	d_step {
+		touched = false;
+		for (k : 0 .. KEYS - 1) { touched = touched || joined[k] != 0 }
+	}
+	LOCK_ABOVE(PAIRS + 1, touched);
+	touched = false;
+#endif
 	p = 0;
 	do
 	:: p < GROUPS ->
@@ -255,7 +323,7 @@ inline maintain_totals()
 			for (k : 0 .. KEYS - 1) { left = left || (k % GROUPS == p && joined[k] != 0) }
 		}
 		if
-		:: left -> left = 0; LOCK_KEY(key_of_total, p)
+		:: left -> left = 0; LOCK_KEY(key_of_total, p, PAIRS + 1)
 		:: else
 		fi;
 		p++
@@ -350,6 +418,10 @@ inline release_locks()
 		for (i : 0 .. PAIRS * VALUES - 1) { pair_left[i] = OTHERS(pair_left[i]); pair_right[i] = OTHERS(pair_right[i]) }
 		for (k : 0 .. KEYS - 1) { key_of_state[k] = OTHERS(key_of_state[k]) }
 		for (g : 0 .. GROUPS - 1) { key_of_total[g] = OTHERS(key_of_total[g]) }
+#ifdef MANY
+		for (p : 0 .. PAIRS + 1) { has_some[p] = OTHERS(has_some[p]); has_all[p] = OTHERS(has_all[p]) }
+		p = 0
+#endif
 	}
 }
 
@@ -375,6 +447,10 @@ inline remember_locks()
 {
 	d_step {
 		had_fine = table_fine; had_coarse = table_coarse;
+#ifdef MANY
+		for (p : 0 .. PAIRS + 1) { had_some[p] = has_some[p]; had_all[p] = has_all[p] }
+		p = 0;
+#endif
 		for (i : 0 .. PAIRS * VALUES - 1) { had_left[i] = pair_left[i]; had_right[i] = pair_right[i] }
 		for (k : 0 .. KEYS - 1) { had_key_of_state[k] = key_of_state[k]; old_own_state[k] = own_state[k]; old_wrote_state[k] = wrote_state[k] }
 		for (g : 0 .. GROUPS - 1) { had_key_of_total[g] = key_of_total[g]; old_own_total[g] = own_total[g]; old_wrote[g] = wrote[g] }
@@ -386,6 +462,10 @@ inline roll_back_statement()
 {
 	d_step {
 		table_fine = KEEP(table_fine, had_fine); table_coarse = KEEP(table_coarse, had_coarse);
+#ifdef MANY
+		for (p : 0 .. PAIRS + 1) { has_some[p] = KEEP(has_some[p], had_some[p]); has_all[p] = KEEP(has_all[p], had_all[p]) }
+		p = 0;
+#endif
 		for (i : 0 .. PAIRS * VALUES - 1) { pair_left[i] = KEEP(pair_left[i], had_left[i]); pair_right[i] = KEEP(pair_right[i], had_right[i]) }
 		for (k : 0 .. KEYS - 1) { key_of_state[k] = KEEP(key_of_state[k], had_key_of_state[k]); own_state[k] = old_own_state[k]; wrote_state[k] = old_wrote_state[k] }
 		for (g : 0 .. GROUPS - 1) { key_of_total[g] = KEEP(key_of_total[g], had_key_of_total[g]); own_total[g] = old_own_total[g]; wrote[g] = old_wrote[g] }
@@ -413,6 +493,9 @@ proctype Writer(byte me)
 	byte had_fine, had_coarse, had_left[PAIRS * VALUES], had_right[PAIRS * VALUES], had_key_of_state[KEYS], had_key_of_total[GROUPS];
 	short old_own_state[KEYS], old_own_total[GROUPS];
 	bool old_wrote_state[KEYS], old_wrote[GROUPS];
+#ifdef MANY
+	byte had_some[PAIRS + 2], had_all[PAIRS + 2];
+#endif
 #endif
 	/* of the statement */
 	short given[CELLS];
@@ -427,6 +510,9 @@ proctype Writer(byte me)
 	short was[CELLS];
 	short sum, change_of_group;
 	bool touched;
+#ifdef MANY
+	bool takes_all;
+#endif
 	byte i, k, g, p, left, right, statement;
 
 #ifdef REPEATABLE
@@ -459,12 +545,6 @@ proctype Writer(byte me)
 		if
 		:: !coarse -> lock_pairs()
 		:: else
-		fi;
-#endif
-#ifdef ESCALATE
-		if
-		:: !coarse -> coarse = true; lock_table()
-		:: skip
 		fi;
 #endif
 		later_snapshot();
