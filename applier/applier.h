@@ -84,6 +84,7 @@ typedef struct Applier
 	Control	   control;
 	Tick	   tick;
 	Ack		   ack;
+	Remotes	   remotes; /* known as long as the process lives; their connections belong to the epoch */
 
 	/* Attaching. */
 	AttachStep	step;
@@ -96,6 +97,7 @@ typedef struct Applier
 
 	/* Running. */
 	bool	  catalog_is_loading;
+	bool	  remotes_are_loaded; /* their part of the answer has come */
 	Micros	  catalog_reload_at; /* MICROS_NEVER: no need */
 	Micros	  catalog_reload_delay;
 	Micros	  tick_at; /* not before */

@@ -219,6 +219,7 @@ transaction_overhead(const Transaction *transaction)
 
 	if (transaction->chunks != &transaction->first_chunk)
 		bytes += transaction->chunk_capacity * sizeof(Chunk);
+	bytes += transaction->relation_capacity * sizeof(uint32_t);
 	bytes += transaction->truncated_count * sizeof(Oid);
 	bytes += transaction->ddl_capacity * sizeof(Oid);
 	for (size_t i = 0; i < transaction->marker_count; i++)
@@ -237,6 +238,7 @@ transaction_free(Buffer *buffer, Transaction *transaction)
 	for (size_t i = 0; i < transaction->marker_count; i++)
 		free(transaction->markers[i].chunk_lengths);
 	free(transaction->markers);
+	free(transaction->relations);
 	free(transaction->truncated);
 	free(transaction->ddl_relids);
 	free(transaction);
@@ -346,6 +348,23 @@ buffer_append_truncate(Buffer *buffer, const RecordView *record)
 }
 
 void
+buffer_note_relation(Buffer *buffer, uint32_t relation)
+{
+	Transaction *transaction = buffer->open;
+
+	for (size_t i = transaction->relation_count; i > 0; i--)
+	{
+		if (transaction->relations[i - 1] == relation)
+			return;
+	}
+	buffer->memory_bytes -= transaction_overhead(transaction);
+	transaction->relations = memory_grow_array(transaction->relations, transaction->relation_count,
+											   &transaction->relation_capacity, sizeof(uint32_t));
+	transaction->relations[transaction->relation_count++] = relation;
+	buffer->memory_bytes += transaction_overhead(transaction);
+}
+
+void
 buffer_append_ddl(Buffer *buffer, Oid relid)
 {
 	Transaction *transaction = buffer->open;
@@ -397,6 +416,9 @@ buffer_commit(Buffer *buffer, Lsn commit_lsn, Lsn end_lsn, Error *error)
 	buffer->open = NULL;
 	buffer->count++;
 	buffer->spill_is_complete = false;
+	transaction->is_settled = buffer->settles_at_commit;
+	if (transaction->is_settled)
+		return transaction;
 
 	buffer->unsettled = memory_grow_array(buffer->unsettled, buffer->unsettled_count,
 										  &buffer->unsettled_capacity, sizeof(Transaction *));

@@ -67,6 +67,10 @@ struct Transaction
 	size_t		 chunk_count;
 	size_t		 chunk_capacity;
 	Chunk		 first_chunk; /* most transactions need only one */
+	int64_t		 commit_time; /* by the clock of the server that it comes from, PostgreSQL's epoch; only of remotes */
+	uint32_t	*relations; /* numbers of what it has rows of, in a buffer that keeps the order of records */
+	size_t		 relation_count;
+	size_t		 relation_capacity;
 	Oid			*truncated; /* the relations of the Truncate records */
 	size_t		 truncated_count;
 	Oid			*ddl_relids; /* relations that changed shape */
@@ -110,6 +114,7 @@ struct Buffer
 	size_t		  unsettled_capacity;
 	Transaction	 *spill_next; /* everything before it is on disk; NULL: start from the first */
 	bool		  spill_is_complete; /* nothing was received since the walk of spill_next ended */
+	bool		  settles_at_commit; /* no snapshot has to see what it holds: a remote's transactions */
 
 	/* Must this one be kept although it is settled and nobody needs it?  NULL: no. */
 	bool (*is_pinned)(const Buffer *buffer, const Transaction *transaction, const void *context);
@@ -130,6 +135,12 @@ buffer_begin(Buffer *buffer, Xid xid, Lsn commit_lsn, Micros committed_at, Error
 /* `data` holds whole row records of one relation, in the form they have inside a batch. */
 extern void buffer_append_rows(Buffer *buffer, uint32_t relation, const void *data, size_t length);
 extern void buffer_append_truncate(Buffer *buffer, const RecordView *record);
+
+/*
+ * A buffer that keeps the order of a transaction's records has them all in one chunk (relation CHUNK_TRUNCATES).  Which relations
+ * these rows belong to has to be said; once is enough.
+ */
+extern void buffer_note_relation(Buffer *buffer, uint32_t relation);
 extern void buffer_append_ddl(Buffer *buffer, Oid relid);
 extern void buffer_mark_filled(Buffer *buffer, int64_t pgt_id);
 

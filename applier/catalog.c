@@ -278,6 +278,10 @@ enum
 	COLUMN_SPOOL_SNAPSHOT,
 	COLUMN_SPOOLED_AGE_MS,
 	COLUMN_GROUP_ID,
+	COLUMN_REMOTE_ID,
+	COLUMN_REMOTE_RELID,
+	COLUMN_COPY_STATUS,
+	COLUMN_COPIED_LSN,
 	COLUMN_COUNT
 };
 
@@ -304,7 +308,8 @@ schedule_from_text(const char *kind, ScheduleKind *schedule)
 				 {"interval", SCHEDULE_INTERVAL},
 				 {"cron", SCHEDULE_CRON},
 				 {"manual", SCHEDULE_MANUAL},
-				 {"immediate", SCHEDULE_IMMEDIATE}};
+				 {"immediate", SCHEDULE_IMMEDIATE},
+				 {"copy", SCHEDULE_COPY}};
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 	{
@@ -315,6 +320,22 @@ schedule_from_text(const char *kind, ScheduleKind *schedule)
 		}
 	}
 	return false;
+}
+
+static CopyStatus
+copy_status_from_text(const char *status)
+{
+	static const char *const statuses[] = {
+		[COPY_WANTED] = "WANTED", [COPY_COPYING] = "COPYING",	[COPY_COPIED] = "COPIED",
+		[COPY_ACTIVE] = "ACTIVE", [COPY_REDEFINE] = "REDEFINE",
+	};
+
+	for (size_t i = COPY_WANTED; i < sizeof(statuses) / sizeof(statuses[0]); i++)
+	{
+		if (strcmp(status, statuses[i]) == 0)
+			return (CopyStatus) i;
+	}
+	return COPY_NOT_FOLLOWED;
 }
 
 static bool
@@ -414,6 +435,22 @@ load_frontier(StreamTable *table, const PGresult *result, int row, Error *error)
 }
 
 static bool
+load_copy(StreamTable *table, const PGresult *result, int row, Error *error)
+{
+	const char *copied_lsn = text_or_null(result, row, COLUMN_COPIED_LSN);
+
+	table->copy.pending_since = MICROS_NEVER;
+	if (!stream_table_is_copy(table))
+		return true;
+	table->copy.remote_id = (int) number_or_zero(result, row, COLUMN_REMOTE_ID);
+	table->copy.remote_relid = (Oid) number_or_zero(result, row, COLUMN_REMOTE_RELID);
+	table->copy.status = copy_status_from_text(PQgetvalue(result, row, COLUMN_COPY_STATUS));
+	if (copied_lsn != NULL && !lsn_parse(copied_lsn, &table->copy.copied_lsn))
+		return error_set(error, FAIL_FATAL, "copy \"%s\": \"%s\" is no LSN", table->name, copied_lsn);
+	return true;
+}
+
+static bool
 load_stream_table(Catalog *catalog, const PGresult *result, int row, Micros now, Error *error)
 {
 	StreamTable *table = catalog_add(
@@ -443,7 +480,7 @@ load_stream_table(Catalog *catalog, const PGresult *result, int row, Micros now,
 	table->run.failures = (int) number_or_zero(result, row, COLUMN_CONSECUTIVE_ERRORS);
 	if (table->run.failures > 0)
 		table->run.retry_at = now + (Micros) number_or_zero(result, row, COLUMN_RETRY_MS) * 1000;
-	return load_frontier(table, result, row, error);
+	return load_copy(table, result, row, error) && load_frontier(table, result, row, error);
 }
 
 bool
@@ -502,7 +539,8 @@ catalog_take_over(Catalog *catalog, Catalog *old, Micros now)
 			table->run.retry_at = before->run.retry_at;
 
 		/* While it was inactive nothing was kept for it, here or in the WAL. */
-		if (table->is_active && before->run.was_inactive && !table->needs_refill)
+		if (table->is_active && before->run.was_inactive && !table->needs_refill &&
+			!stream_table_is_copy(table))
 		{
 			table->run.missed_changes = true;
 			table->run.missed_reason = "the stream table was not followed for a while";

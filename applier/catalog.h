@@ -22,8 +22,33 @@ typedef enum ScheduleKind
 	SCHEDULE_INTERVAL,
 	SCHEDULE_CRON,
 	SCHEDULE_MANUAL,
-	SCHEDULE_IMMEDIATE /* kept up by triggers: the applier has nothing to do with it */
+	SCHEDULE_IMMEDIATE, /* kept up by triggers: the applier has nothing to do with it */
+	SCHEDULE_COPY /* no query: what a remote's table holds; as soon as something has arrived */
 } ScheduleKind;
+
+/* How far a copy has got; the whole path is in docs/explanation/tick.md. */
+typedef enum CopyStatus
+{
+	COPY_NOT_FOLLOWED, /* its table is of no interest, now */
+	COPY_WANTED, /* the stream has to carry it */
+	COPY_COPYING, /* it does, and what comes is put aside */
+	COPY_COPIED, /* and everything is there: to be switched in at copied_lsn */
+	COPY_ACTIVE,
+	COPY_REDEFINE /* its shape has to be compared; nothing is applied before that */
+} CopyStatus;
+
+/* What makes a copy of a remote's table different from a stream table. */
+typedef struct CopyState
+{
+	int		   remote_id;
+	Oid		   remote_relid;
+	CopyStatus status;
+	Lsn		   copied_lsn; /* LSN_NONE: it is not copied to the end */
+
+	/* Scratch of the schedule and the tick. */
+	bool   in_prefix; /* the transactions that a tick would take now touch it */
+	Micros pending_since; /* the first of them was committed */
+} CopyState;
 
 /* Does its answer change without a change that could arrive, and what is a refresh then? */
 typedef enum ClockKind
@@ -84,6 +109,7 @@ struct StreamTable
 	StreamTable **upstream; /* those of them that ticks refresh */
 	size_t		  upstream_count;
 	int64_t		  group_id; /* refreshed with all others that have the same; 0: none */
+	CopyState	  copy; /* SCHEDULE_COPY only */
 
 	/* The frontier: what the rows equal.  Moves at the commit of a tick. */
 	Snapshot *frontier; /* NULL: never filled */
@@ -158,6 +184,22 @@ extern Oid *catalog_interest(const Catalog *catalog, size_t *count);
 
 extern bool		   stream_table_reads(const StreamTable *table, Oid relid);
 extern const char *stream_table_source_name(const StreamTable *table, Oid relid);
+
+static inline bool
+stream_table_is_copy(const StreamTable *table)
+{
+	return table->schedule == SCHEDULE_COPY;
+}
+
+/*
+ * Is what arrives for this copy applied, or kept for it?  Not the same as being active, which is what its consumers need: that it has
+ * rows.
+ */
+static inline bool
+copy_is_followed(const StreamTable *copy)
+{
+	return stream_table_is_copy(copy) && copy->copy.status != COPY_NOT_FOLLOWED;
+}
 
 /* What it has received, as rows or in the spool. */
 static inline Snapshot *

@@ -11,11 +11,10 @@
 #include "plan.h"
 
 void
-stage_reader_init(StageReader *reader, const Plan *plan, const Buffer *buffer)
+stage_reader_init(StageReader *reader, const Plan *plan)
 {
 	memset(reader, 0, sizeof(*reader));
 	reader->plan = plan;
-	reader->buffer = buffer;
 }
 
 void
@@ -52,11 +51,12 @@ set_wants_any(const ChangeSet *set, const Oid *relids, size_t count)
 }
 
 static bool
-chunk_is_wanted(const StageReader *reader, const ChangeSet *set, const Transaction *transaction,
-				const Chunk *chunk)
+chunk_is_wanted(const ChangeSet *set, const Transaction *transaction, const Chunk *chunk)
 {
-	const Relation *relation = relations_find(reader->buffer->relations, chunk->relation);
+	const Relation *relation = relations_find(set->buffer->relations, chunk->relation);
 
+	if (set->remote != NULL)
+		return true;
 	if (relation != NULL)
 		return set_wants_any(set, relation->publish_as, relation->publish_as_count);
 	return set_wants_any(set, transaction->truncated, transaction->truncated_count);
@@ -81,9 +81,9 @@ first_offset(const ChangeSet *set, const Transaction *transaction, size_t chunk_
 
 /* The relation's own record must come before its rows, once per set. */
 static void
-describe_relation(StageReader *reader, uint32_t number)
+describe_relation(StageReader *reader, const Buffer *buffer, uint32_t number)
 {
-	const Relation *relation = relations_find(reader->buffer->relations, number);
+	const Relation *relation = relations_find(buffer->relations, number);
 
 	if (relation == NULL)
 		return;
@@ -150,9 +150,18 @@ whole_records(const uint8_t *data, size_t length, uint64_t *needed)
 	return (size_t) (at - data);
 }
 
+/* Of a remote's transaction, whose one chunk holds the records of all its relations. */
+static void
+describe_relations(StageReader *reader, const ChangeSet *set, const Transaction *transaction)
+{
+	for (size_t i = 0; i < transaction->relation_count; i++)
+		describe_relation(reader, set->buffer, transaction->relations[i]);
+}
+
 /* Copies from one chunk until it ends or the part is full. */
 static bool
-copy_from_chunk(StageReader *reader, const Chunk *chunk, bool *part_is_full, Error *error)
+copy_from_chunk(StageReader *reader, const Buffer *buffer, const Chunk *chunk, bool *part_is_full,
+				Error *error)
 {
 	uint64_t left = chunk->length - reader->offset;
 	size_t	 room = STAGE_BYTES_MAX > reader->length ? STAGE_BYTES_MAX - reader->length : 0;
@@ -165,7 +174,7 @@ copy_from_chunk(StageReader *reader, const Chunk *chunk, bool *part_is_full, Err
 	if (room == 0)
 		return true;
 	reserve(reader, reader->length + wanted);
-	if (!chunk_read(reader->buffer, chunk, reader->offset, reader->data + reader->length, wanted,
+	if (!chunk_read(buffer, chunk, reader->offset, reader->data + reader->length, wanted,
 					&got, error))
 		return false;
 	assert(got == wanted);
@@ -180,7 +189,7 @@ copy_from_chunk(StageReader *reader, const Chunk *chunk, bool *part_is_full, Err
 			/* One record that is larger than a part. */
 			assert(needed > 0 && needed <= left);
 			reserve(reader, (size_t) needed);
-			if (!chunk_read(reader->buffer, chunk, reader->offset, reader->data, (size_t) needed,
+			if (!chunk_read(buffer, chunk, reader->offset, reader->data, (size_t) needed,
 							&got, error))
 				return false;
 			whole = (size_t) needed;
@@ -204,16 +213,19 @@ copy_transaction(StageReader *reader, const ChangeSet *set, bool *done, Error *e
 	{
 		const Chunk *chunk = &transaction->chunks[reader->chunk];
 
-		if (!reader->chunk_is_started && chunk_is_wanted(reader, set, transaction, chunk))
+		if (!reader->chunk_is_started && chunk_is_wanted(set, transaction, chunk))
 		{
 			reader->offset = first_offset(set, transaction, reader->chunk);
 			reader->chunk_is_started = true;
 			if (reader->offset < chunk->length)
-				describe_relation(reader, chunk->relation);
+			{
+				describe_relation(reader, set->buffer, chunk->relation);
+				describe_relations(reader, set, transaction);
+			}
 		}
 		if (reader->chunk_is_started && reader->offset < chunk->length)
 		{
-			if (!copy_from_chunk(reader, chunk, &part_is_full, error))
+			if (!copy_from_chunk(reader, set->buffer, chunk, &part_is_full, error))
 				return false;
 			if (reader->offset < chunk->length)
 				continue;

@@ -11,7 +11,7 @@
  * For values that have no binary form, and so that a transaction of some size is not written to the server's disk while it is decoded.
  */
 #define STREAM_SETTINGS                                                                            \
-	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 "                          \
+	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex "      \
 	"-c logical_decoding_work_mem=256MB"
 
 void

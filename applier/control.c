@@ -62,6 +62,36 @@ control_send_failed(Control *control, int64_t pgt_id, const char *sqlstate, cons
 	return enqueue(control, CONTROL_FAILED, sql_failed, 4, values, error);
 }
 
+bool
+control_send_remote(Control *control, const RemoteAnswer *from, const char *sql, int value_count,
+					const char *const *values, Error *error)
+{
+	if (control_has_room(control))
+		control->queue_remote[control->queue_length] = *from;
+	return enqueue(control, CONTROL_REMOTE, sql, value_count, values, error);
+}
+
+static void
+take_remote_answer(Control *control, const PGresult *result)
+{
+	RemoteAnswer *answer = &control->queue_remote[0];
+
+	if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
+	{
+		if (control->answer_count < CONTROL_QUEUE_MAX)
+			control->answers[control->answer_count++] = *answer;
+	}
+	else if (PQresultStatus(result) != PGRES_TUPLES_OK)
+	{
+		Error said = {0};
+
+		error_from_result(&said, FAIL_RETRY, result, NULL);
+		answer->has_failed = true;
+		snprintf(answer->sqlstate, sizeof(answer->sqlstate), "%s", said.sqlstate);
+		snprintf(answer->message, sizeof(answer->message), "%.255s", said.message);
+	}
+}
+
 static bool
 take_heartbeat(Control *control, const PGresult *result, Error *error)
 {
@@ -82,6 +112,8 @@ take_answer(Control *control, const PGresult *result, Error *error)
 									   "could not record a failure"};
 	ControlCommand			 command = control->queue[0];
 
+	if (command == CONTROL_REMOTE)
+		take_remote_answer(control, result);
 	if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
 	{
 		/* The commit came with the sync, not with the answer. */
@@ -93,8 +125,12 @@ take_answer(Control *control, const PGresult *result, Error *error)
 		control->queue_length--;
 		memmove(control->queue, control->queue + 1,
 				(size_t) control->queue_length * sizeof(control->queue[0]));
+		memmove(control->queue_remote, control->queue_remote + 1,
+				(size_t) control->queue_length * sizeof(control->queue_remote[0]));
 		return true;
 	}
+	if (command == CONTROL_REMOTE)
+		return true;
 	if (PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1)
 		return error_from_result(error, FAIL_RETRY, result, what[command]);
 	return command == CONTROL_HEARTBEAT ? take_heartbeat(control, result, error) : true;

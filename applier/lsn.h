@@ -66,6 +66,20 @@ lsn_before_page_header(Lsn insert_lsn, uint64_t wal_segment_bytes)
 	return insert_lsn;
 }
 
+/*
+ * The other way round, for a reader's position that is compared with insert positions: no record lies in the header, so a reader at
+ * the page's start has everything before the header's end.
+ */
+static inline Lsn
+lsn_behind_page_header(Lsn read_lsn, uint64_t wal_segment_bytes)
+{
+	if (read_lsn % wal_segment_bytes == 0)
+		return read_lsn + WAL_LONG_PAGE_HEADER_BYTES;
+	if (read_lsn % WAL_PAGE_BYTES == 0)
+		return read_lsn + WAL_SHORT_PAGE_HEADER_BYTES;
+	return read_lsn;
+}
+
 static inline Lsn
 lsn_min(Lsn a, Lsn b)
 {

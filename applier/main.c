@@ -21,6 +21,7 @@ typedef enum OptionKey
 	OPTION_HEARTBEAT,
 	OPTION_SPOOL_AFTER,
 	OPTION_LOCK_TIMEOUT,
+	OPTION_REMOTE_TIMEOUT,
 	OPTION_ROLE,
 	OPTION_FIX,
 	OPTION_EXTENSION,
@@ -38,6 +39,7 @@ static const struct option long_options[] = {
 	{"heartbeat", required_argument, NULL, OPTION_HEARTBEAT},
 	{"spool-after", required_argument, NULL, OPTION_SPOOL_AFTER},
 	{"lock-timeout", required_argument, NULL, OPTION_LOCK_TIMEOUT},
+	{"remote-timeout", required_argument, NULL, OPTION_REMOTE_TIMEOUT},
 	{"role", required_argument, NULL, OPTION_ROLE},
 	{"fix", no_argument, NULL, OPTION_FIX},
 	{"extension", no_argument, NULL, OPTION_EXTENSION},
@@ -61,7 +63,7 @@ typedef struct Command
 
 static const int setup_options[] = {OPTION_ROLE, OPTION_FIX, 0};
 static const int run_options[] = {OPTION_BUFFER_MB, OPTION_SPILL_MB,	 OPTION_SPILL_DIR,
-								  OPTION_HEARTBEAT, OPTION_SPOOL_AFTER, OPTION_LOCK_TIMEOUT, 0};
+								  OPTION_HEARTBEAT, OPTION_SPOOL_AFTER, OPTION_LOCK_TIMEOUT, OPTION_REMOTE_TIMEOUT, 0};
 static const int no_options[] = {0};
 static const int doctor_options[] = {OPTION_ROLE, 0};
 static const int drop_options[] = {OPTION_ROLE, OPTION_KEEP_ROLE, OPTION_EXTENSION, 0};
@@ -100,7 +102,8 @@ print_help(void)
 	puts("      --spill-dir=DIR     where (default: TMPDIR, or /tmp)");
 	puts("      --heartbeat=SECONDS persist progress so often when there is no tick (default: 10)");
 	puts("      --spool-after=SECONDS keep changes that wait longer in the database (default: 60)");
-	puts("      --lock-timeout=MS   how long a tick waits for a lock (default: 1000)\n");
+	puts("      --lock-timeout=MS   how long a tick waits for a lock (default: 1000)");
+	puts("      --remote-timeout=SECONDS a remote that is silent for longer is gone (default: 60)\n");
 	puts("Options of doctor:");
 	puts("      --role=NAME         check this role (default: the one that connects)\n");
 	puts("Options of drop:");
@@ -212,6 +215,10 @@ take_option(Options *options, int key, const char *value)
 			good = parse_number(value, 1, 3600 * 1000, &number);
 			options->lock_timeout_ms = (int) number;
 			break;
+		case OPTION_REMOTE_TIMEOUT:
+			good = parse_number(value, 1, 3600, &number);
+			options->remote_timeout = (Micros) number * MICROS_PER_SECOND;
+			break;
 		case OPTION_ROLE:
 			options->role = value;
 			good = value[0] != '\0';
@@ -235,7 +242,8 @@ run_with_options(const Command *command, int argc, char **argv)
 	Options		options = {.buffer_bytes_max = 256 * MEGABYTE,
 						   .heartbeat_interval = 10 * MICROS_PER_SECOND,
 						   .spool_after = 60 * MICROS_PER_SECOND,
-						   .lock_timeout_ms = 1000};
+						   .lock_timeout_ms = 1000,
+						   .remote_timeout = 60 * MICROS_PER_SECOND};
 	const char *problem;
 	int			key;
 

@@ -26,6 +26,7 @@ typedef struct Options
 	Micros		heartbeat_interval;
 	Micros		spool_after; /* changes that wait longer are kept in the database and not in the WAL */
 	int			lock_timeout_ms;
+	Micros		remote_timeout; /* a remote that is silent for longer is gone */
 
 	/* setup, drop */
 	const char *role;

@@ -57,6 +57,7 @@ tick_was_committed(Applier *applier, Micros now)
 		applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
 	applier_note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
+	remotes_committed(&applier->remotes, tick->commit_insert_lsn, now);
 	defer_those_waiting(applier, now);
 	for (size_t i = 0; i < applier->catalog->count; i++)
 	{
@@ -119,7 +120,8 @@ send_each_alone(const Catalog *catalog, Micros now)
 	{
 		StreamTable *table = catalog->tables[i];
 
-		if (!table->in_tick)
+		/* What a remote has sent concerns all its copies together: see remotes_tick_failed(). */
+		if (!table->in_tick || stream_table_is_copy(table))
 			continue;
 		if (table->is_due && table->run.goes_alone)
 		{
@@ -140,7 +142,9 @@ blame(Applier *applier, StreamTable *table, const Error *failure, Micros now, Er
 	table->run.failures++;
 	delay = retry_delay(table->run.failures, REFRESH_DELAY_FIRST, REFRESH_DELAY_MAX);
 	table->run.retry_at = now + delay;
-	error_context(&said, "could not refresh stream table \"%s\"", table->name);
+	error_context(&said, stream_table_is_copy(table) ? "could not write copy \"%s\""
+													 : "could not refresh stream table \"%s\"",
+				  table->name);
 	log_error(LEVEL_WARNING, &said);
 	return control_send_failed(&applier->control, table->pgt_id, failure->sqlstate,
 							   failure->message, delay, error);
@@ -165,12 +169,15 @@ tick_has_failed(Applier *applier, Micros now, Error *error)
 	StreamTable *culprit = catalog_find(applier->catalog, applier->tick.culprit);
 	StreamTable *last_due = NULL;
 	size_t		 due = count_due(applier->catalog, &last_due);
+	bool		 is_blind;
 
 	applier->tick_failures++;
 	tick_forget_lock_lists(&applier->tick);
 	/* Somebody else may have moved frontiers; after a failure nothing is taken for granted. */
 	applier_wish_catalog(applier, now);
 
+	is_blind = culprit == NULL && !is_soft(failure, applier->tick_failures);
+	remotes_tick_failed(&applier->remotes, is_blind, now);
 	if (is_soft(failure, applier->tick_failures))
 	{
 		log_event(LEVEL_DEBUG, "tick will be tried again: %s", failure->message);
@@ -180,7 +187,8 @@ tick_has_failed(Applier *applier, Micros now, Error *error)
 			now + retry_delay(applier->tick_failures, SOFT_DELAY_FIRST, SOFT_DELAY_MAX / 10);
 		return true;
 	}
-	if (culprit == NULL && due == 1 && !applier->tick.failed_at_lock)
+	if (culprit == NULL && due == 1 && !applier->tick.failed_at_lock &&
+		!stream_table_is_copy(last_due))
 		culprit = last_due;
 	if (culprit != NULL)
 		return blame(applier, culprit, failure, now, error);

@@ -60,6 +60,14 @@ decide_part(const Schedule *schedule, StreamTable *table, const Snapshot *snapsh
 					   some_upstream(table, takes_part);
 	bool may = table->is_active && table->run.retry_at <= now;
 
+	/* A copy takes part when the transactions that are taken from its remote touch it; consumers need its rows. */
+	if (stream_table_is_copy(table))
+	{
+		table->takes_part = table->copy.in_prefix;
+		table->is_blocked = !table->is_active;
+		return;
+	}
+
 	/*
 	 * A full refresh has to see everything that the stream will not bring: nothing from before the
 	 * slot could be relied on may still be running.
@@ -214,18 +222,28 @@ find_set(Plan *plan, const StreamTable *table, bool exclusive)
 	return NULL;
 }
 
+ChangeSet *
+plan_add_set(Plan *plan)
+{
+	ChangeSet *set;
+
+	plan->sets = memory_resize(plan->sets, (plan->set_count + 1) * sizeof(ChangeSet));
+	set = &plan->sets[plan->set_count++];
+	memset(set, 0, sizeof(*set));
+	set->number = (int) plan->set_count;
+	return set;
+}
+
 static ChangeSet *
-set_for(Plan *plan, const StreamTable *table)
+set_for(Plan *plan, const Intake *intake, const StreamTable *table)
 {
 	bool	   exclusive = needs_exclusive_set(table);
 	ChangeSet *set = find_set(plan, table, exclusive);
 
 	if (set != NULL)
 		return set;
-	plan->sets = memory_resize(plan->sets, (plan->set_count + 1) * sizeof(ChangeSet));
-	set = &plan->sets[plan->set_count++];
-	memset(set, 0, sizeof(*set));
-	set->number = (int) plan->set_count;
+	set = plan_add_set(plan);
+	set->buffer = intake->buffer;
 	set->first = table;
 	set->is_exclusive = exclusive;
 	return set;
@@ -337,9 +355,15 @@ plan_create(Intake *intake, Snapshot *snapshot, uint64_t tick_number, Micros now
 		if (!catalog->tables[i]->takes_part)
 			continue;
 		planned = &plan->tables[plan->table_count++];
+		memset(planned, 0, sizeof(*planned));
 		planned->table = catalog->tables[i];
+		if (stream_table_is_copy(planned->table))
+		{
+			planned->action = memory_copy_text("copy"); /* its set is made by remotes_add_sets() */
+			continue;
+		}
 		planned->spools = planned->table->spools;
-		planned->set = set_for(plan, planned->table)->number;
+		planned->set = set_for(plan, intake, planned->table)->number;
 		if (planned->table->spools)
 			choose_to_spool(planned, table_full_reason(intake->schedule, planned->table, snapshot), now);
 		else
@@ -399,6 +423,16 @@ spooled(const PlannedTable *planned, const Plan *plan, Intake *intake)
 	pending_keep(intake->buffer, &table->run.pending, is_still_wanted, table);
 }
 
+static void
+copied(StreamTable *table, const Plan *plan, Xid own_xid)
+{
+	snapshot_release(table->frontier);
+	table->frontier = snapshot_share(plan->snapshot);
+	table->own_xid = own_xid;
+	table->run.failures = 0;
+	table->run.retry_at = 0;
+}
+
 void
 plan_committed(const Plan *plan, Intake *intake, Xid own_xid)
 {
@@ -406,6 +440,11 @@ plan_committed(const Plan *plan, Intake *intake, Xid own_xid)
 	{
 		StreamTable *table = plan->tables[i].table;
 
+		if (stream_table_is_copy(table))
+		{
+			copied(table, plan, own_xid);
+			continue;
+		}
 		if (plan->tables[i].spools)
 		{
 			spooled(&plan->tables[i], plan, intake);

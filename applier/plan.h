@@ -11,11 +11,18 @@
 
 #include "intake.h"
 
-/* Records of exactly the transactions that belong to the tick for one frontier. */
+struct Remote;
+
+/*
+ * Records of exactly the transactions that belong to the tick for one frontier; or, whole and in their order, of those that a tick
+ * takes from a remote (remote_plan.h).
+ */
 typedef struct ChangeSet
 {
 	int				   number; /* from 1 */
-	const StreamTable *first; /* whose frontier it is */
+	const Buffer	  *buffer; /* that holds its transactions */
+	struct Remote	  *remote; /* NULL: of the local stream */
+	const StreamTable *first; /* whose frontier it is; NULL for a remote's */
 	bool   is_exclusive; /* of a stream table whose own fill lies inside one of the transactions */
 	Oid	  *wanted; /* relations that its stream tables read */
 	size_t wanted_count;
@@ -61,6 +68,9 @@ plan_is_worth_it(const Schedule *schedule, const Catalog *catalog, const Snapsho
 extern Plan *plan_create(Intake *intake, Snapshot *snapshot, uint64_t tick_number, Micros now);
 extern void	 plan_free(Plan *plan);
 
+/* One more change set, empty. */
+extern ChangeSet *plan_add_set(Plan *plan);
+
 /*
  * The tick was committed under this transaction id: frontiers move, pending lists shrink, what
  * nobody needs is released.
@@ -84,7 +94,6 @@ extern Lsn plan_ack_lsn(const Plan *plan, const Intake *intake);
 typedef struct StageReader
 {
 	const Plan	 *plan;
-	const Buffer *buffer;
 	size_t		  set;
 	size_t		  transaction;
 	size_t		  chunk;
@@ -97,7 +106,7 @@ typedef struct StageReader
 	size_t		  capacity;
 } StageReader;
 
-extern void stage_reader_init(StageReader *reader, const Plan *plan, const Buffer *buffer);
+extern void stage_reader_init(StageReader *reader, const Plan *plan);
 
 /* The next part: a Batch for tick_stage(set, data).  *length is 0 at the end. */
 extern bool stage_reader_next(StageReader *reader, int *set, const uint8_t **data, size_t *length,

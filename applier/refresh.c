@@ -47,6 +47,7 @@ applier_take_catalog(Applier *applier, const PGresult *result, Error *error)
 	applier_wish_catalog(applier, catalog->stale_at);
 	/* Requests for what this answer was too early to show stay: see consider_tick(). */
 	intake_use_catalog(applier->intake, catalog, old);
+	remotes_use_catalog(&applier->remotes, catalog, clock_now());
 	tick_forget_lock_lists(&applier->tick);
 	catalog_free(old);
 	return true;
@@ -56,8 +57,11 @@ static bool
 load_catalog(Applier *applier, Error *error)
 {
 	applier->catalog_is_loading = true;
+	applier->remotes_are_loaded = false;
 	applier->catalog_reload_at = MICROS_NEVER;
-	return session_query(&applier->tick.session, sql_catalog, 0, NULL, error) &&
+	remotes_reload_is_sent(&applier->remotes);
+	return session_query(&applier->tick.session, sql_remotes, 0, NULL, error) &&
+		   session_query(&applier->tick.session, sql_catalog, 0, NULL, error) &&
 		   session_sync(&applier->tick.session, error);
 }
 
@@ -79,6 +83,16 @@ catalog_is_loaded(Applier *applier, Micros now)
 	applier_wish_catalog(applier, now + applier->catalog_reload_delay);
 }
 
+/* First the remotes: a copy whose remote is not known yet waits, and comes again with a change of the catalog. */
+static bool
+take_loaded(Applier *applier, const PGresult *result, Micros now, Error *error)
+{
+	if (applier->remotes_are_loaded)
+		return applier_take_catalog(applier, result, error);
+	applier->remotes_are_loaded = true;
+	return remotes_use_rows(&applier->remotes, result, now, error);
+}
+
 static bool
 advance_catalog(Applier *applier, Micros now, Error *error)
 {
@@ -90,7 +104,7 @@ advance_catalog(Applier *applier, Micros now, Error *error)
 		bool taken = true;
 
 		if (PQresultStatus(result) == PGRES_TUPLES_OK)
-			taken = applier_take_catalog(applier, result, error);
+			taken = take_loaded(applier, result, now, error);
 		else if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
 			catalog_is_loaded(applier, now);
 		else
@@ -160,10 +174,14 @@ consider_tick(Applier *applier, Micros now, Error *error)
 	if (applier->schedule->request_count > 0 && applier->intake->catalog_change_count == 0)
 		schedule_drop_unknown(applier->schedule, applier->catalog);
 
+	/* What has come from the remotes makes copies pending. */
+	applier->schedule->is_dirty |= applier->remotes.may_have_news;
+
 	/* Much wakes the loop that makes nothing due, such as what others write. */
 	if (!applier->schedule->is_dirty && now < applier->next_due && now < applier->spool_at &&
 		!under_pressure)
 		return true;
+	remotes_mark_prefixes(&applier->remotes, false, now);
 	chosen = schedule_choose(applier->schedule, applier->catalog, now, under_pressure,
 							 &applier->next_due);
 	if (choose_spool(applier, under_pressure && chosen == 0 && applier->spool_helps, now))
@@ -197,6 +215,9 @@ applier_use_refresh_connection(Applier *applier, Micros now, Error *error)
 	if (applier->intake->stream_lacks_relations)
 		return error_set(error, FAIL_RETRY,
 						 "stream tables read relations that the stream does not carry");
+
+	if (applier->remotes.wants_catalog)
+		applier_wish_catalog(applier, now);
 
 	/* Failures must be recorded before they are read back. */
 	if (applier->intake->catalog_change_count > 0 && applier->catalog_reload_delay == 0)

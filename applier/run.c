@@ -35,11 +35,14 @@ note_signal(int signal_number)
 		got_sigterm++;
 	else if (signal_number == SIGINT)
 		got_sigint++;
-	else
+	else if (signal_number == SIGHUP)
 		got_sighup++;
 }
 
-/* They are blocked everywhere but in ppoll, so none is missed between looking and waiting. */
+/*
+ * They are blocked everywhere but in ppoll, so none is missed between looking and waiting.  The end of a child (copy_worker.h) has
+ * only to end the waiting.
+ */
 static void
 catch_signals(sigset_t *while_waiting)
 {
@@ -50,14 +53,17 @@ catch_signals(sigset_t *while_waiting)
 	sigaddset(&ours, SIGTERM);
 	sigaddset(&ours, SIGINT);
 	sigaddset(&ours, SIGHUP);
+	sigaddset(&ours, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &ours, while_waiting);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
+	sigaction(SIGCHLD, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	sigdelset(while_waiting, SIGTERM);
 	sigdelset(while_waiting, SIGINT);
 	sigdelset(while_waiting, SIGHUP);
+	sigdelset(while_waiting, SIGCHLD);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -81,6 +87,7 @@ close_epoch(Applier *applier)
 	/* The stream first: a server that shuts down waits for it. */
 	stream_close(&applier->stream);
 	tick_reset(&applier->tick);
+	remotes_close(&applier->remotes);
 	control_reset(&applier->control);
 	free_catalog(applier);
 	intake_free(applier->intake);
@@ -106,7 +113,7 @@ open_epoch(Applier *applier, Error *error)
 	memset(&applier->control, 0, sizeof(applier->control));
 	memset(&applier->tick, 0, sizeof(applier->tick));
 	memset(&applier->ack, 0, sizeof(applier->ack));
-	tick_init(&applier->tick, &applier->control, applier->intake);
+	tick_init(&applier->tick, &applier->control, applier->intake, &applier->remotes);
 	applier->catalog_is_loading = false;
 	applier->catalog_reload_at = MICROS_NEVER;
 	applier->catalog_reload_delay = 0;
@@ -152,9 +159,20 @@ run_epoch(Applier *applier, Micros now, Error *error)
 	applier_settle_by_heartbeat(applier);
 	if (!applier_use_refresh_connection(applier, now, error))
 		return false;
+	if (!remotes_turn(&applier->remotes, &applier->control, applier->intake->stream_lsn, now, error))
+		return false;
 	(void) ack_stream_reached(&applier->ack, applier->intake->stream_lsn);
 	return applier->stop_requested || applier_consider_heartbeat(applier, now, error);
 }
+
+/* What the loop waits for: three connections of the target, and those of the remotes. */
+#define FDS_OF_TARGET 3
+
+typedef struct Waiting
+{
+	struct pollfd *fds;
+	size_t		   count;
+} Waiting;
 
 static bool
 take_batch(void *intake, const void *data, size_t length, int64_t server_time, Error *error)
@@ -170,18 +188,23 @@ take_keepalive(void *intake, Lsn wal_end, int64_t server_time)
 }
 
 static bool
-serve_sockets(Applier *applier, const struct pollfd *fds, Micros now, bool *more, Error *error)
+serve_sockets(Applier *applier, const Waiting *waiting, Micros now, bool *more, Error *error)
 {
-	const StreamSink sink = {take_batch, take_keepalive, applier->intake};
+	const struct pollfd *fds = waiting->fds;
+	const StreamSink	 sink = {take_batch, take_keepalive, applier->intake};
+	bool				 has_more = false;
 
 	*more = false;
+	remotes_serve(&applier->remotes, fds + FDS_OF_TARGET, waiting->count - FDS_OF_TARGET,
+				  &applier->control, now, more);
 	if (!session_service(&applier->stream.session, fds[0].revents, now, error) ||
 		!session_service(&applier->tick.session, fds[1].revents, now, error) ||
 		!session_service(&applier->control.session, fds[2].revents, now, error))
 		return false;
 	if (applier->stream.state == STREAM_STREAMING &&
-		!stream_receive(&applier->stream, &sink, now, more, error))
+		!stream_receive(&applier->stream, &sink, now, &has_more, error))
 		return false;
+	*more |= has_more;
 	return true;
 }
 
@@ -218,6 +241,7 @@ take_turn(Applier *applier, Micros now, Error *error)
 			applier->connect_failures = 0;
 			applier->said_waiting = false;
 			applier_note_persisted(applier, applier->persisted_ack_lsn, applier->intake->stream_lsn, now);
+			applier_wish_catalog(applier, now); /* for the remotes */
 		}
 	}
 	if (applier->epoch == EPOCH_RUNNING &&
@@ -235,8 +259,9 @@ may_leave(Applier *applier, Micros now, Error *error)
 {
 	if (applier->epoch != EPOCH_RUNNING)
 		return true;
+	remotes_stop_workers(&applier->remotes);
 	if (applier->tick.state != TICK_IDLE || applier->catalog_is_loading ||
-		applier->control.heartbeat_is_running)
+		applier->control.heartbeat_is_running || remotes_have_workers(&applier->remotes))
 		return false;
 	if (!applier->last_heartbeat_sent)
 	{
@@ -247,6 +272,7 @@ may_leave(Applier *applier, Micros now, Error *error)
 	}
 	if (feed_back(applier, now, true, error))
 		stream_finish(&applier->stream);
+	remotes_finish(&applier->remotes, now);
 	return true;
 }
 
@@ -286,6 +312,8 @@ next_deadline(const Applier *applier)
 		if (applier->control.queue_length == 0)
 			deadline = earlier(deadline, applier->catalog_reload_at);
 	}
+	if (applier->epoch == EPOCH_RUNNING)
+		deadline = earlier(deadline, remotes_deadline(&applier->remotes));
 	return earlier(deadline, stream_feedback_due(&applier->stream, applier->ack.acknowledged_lsn));
 }
 
@@ -299,9 +327,10 @@ fill_pollfd(struct pollfd *fd, const Session *session)
 
 /* Waits for a socket, a signal or the deadline. */
 static void
-wait_for_something(const Applier *applier, struct pollfd *fds, bool at_once,
+wait_for_something(const Applier *applier, Waiting *waiting, bool at_once,
 				   const sigset_t *while_waiting)
 {
+	size_t			count = FDS_OF_TARGET + remotes_pollfd_count(&applier->remotes);
 	Micros			deadline = at_once ? 0 : next_deadline(applier);
 	Micros			left = deadline == MICROS_NEVER ? 0 : deadline - clock_now();
 	struct timespec timeout = {0, 0};
@@ -311,13 +340,16 @@ wait_for_something(const Applier *applier, struct pollfd *fds, bool at_once,
 		timeout.tv_sec = left / MICROS_PER_SECOND;
 		timeout.tv_nsec = (left % MICROS_PER_SECOND) * 1000;
 	}
-	fill_pollfd(&fds[0], &applier->stream.session);
-	fill_pollfd(&fds[1], &applier->tick.session);
-	fill_pollfd(&fds[2], &applier->control.session);
-	if (ppoll(fds, 3, deadline == MICROS_NEVER ? NULL : &timeout, while_waiting) < 0)
+	waiting->fds = memory_resize(waiting->fds, count * sizeof(struct pollfd));
+	waiting->count = count;
+	fill_pollfd(&waiting->fds[0], &applier->stream.session);
+	fill_pollfd(&waiting->fds[1], &applier->tick.session);
+	fill_pollfd(&waiting->fds[2], &applier->control.session);
+	remotes_fill_pollfds(&applier->remotes, waiting->fds + FDS_OF_TARGET);
+	if (ppoll(waiting->fds, count, deadline == MICROS_NEVER ? NULL : &timeout, while_waiting) < 0)
 	{
-		for (int i = 0; i < 3; i++)
-			fds[i].revents = 0;
+		for (size_t i = 0; i < count; i++)
+			waiting->fds[i].revents = 0;
 	}
 }
 
@@ -367,11 +399,12 @@ int
 applier_run(const Options *options)
 {
 	Applier		  applier = {.options = options, .epoch = EPOCH_CLOSED};
-	struct pollfd fds[3] = {0};
+	Waiting		  waiting = {memory_take_zeroed(FDS_OF_TARGET * sizeof(struct pollfd)), FDS_OF_TARGET};
 	sigset_t	  while_waiting;
 	bool		  more = false;
 	bool		  failed = false;
 
+	remotes_init(&applier.remotes, options);
 	catch_signals(&while_waiting);
 	srandom((unsigned int) clock_now() ^ (unsigned int) getpid());
 	log_event(LEVEL_LOG, "pgtrickle %s started", PGTRICKLE_VERSION);
@@ -380,7 +413,7 @@ applier_run(const Options *options)
 		Error  error = {0};
 		Micros now = clock_now();
 		bool   is_well =
-			serve_sockets(&applier, fds, now, &more, &error) && take_turn(&applier, now, &error);
+			serve_sockets(&applier, &waiting, now, &more, &error) && take_turn(&applier, now, &error);
 
 		if (is_well && applier.stop_requested && may_leave(&applier, now, &error))
 			break;
@@ -389,9 +422,12 @@ applier_run(const Options *options)
 			failed = !applier.stop_requested;
 			break;
 		}
-		wait_for_something(&applier, fds, more, &while_waiting);
+		wait_for_something(&applier, &waiting, more, &while_waiting);
 	}
+	remotes_stop_workers(&applier.remotes);
 	close_epoch(&applier);
+	remotes_free(&applier.remotes);
+	free(waiting.fds);
 	log_event(LEVEL_LOG, "pgtrickle stopped");
 	return failed ? 1 : 0;
 }

@@ -102,6 +102,8 @@ request_names(const Request *request, const StreamTable *table)
 bool
 schedule_is_requested(const Schedule *schedule, const StreamTable *table)
 {
+	if (stream_table_is_copy(table)) /* it gets what has arrived in any case */
+		return false;
 	for (size_t i = 0; i < schedule->request_count; i++)
 	{
 		if (request_names(&schedule->requests[i], table))
@@ -255,6 +257,8 @@ wake_requested(Schedule *schedule, Catalog *catalog)
 const char *
 schedule_refill_reason(const Schedule *schedule, const StreamTable *table)
 {
+	if (stream_table_is_copy(table)) /* it is copied anew, which is no refresh */
+		return NULL;
 	if (table->needs_refill)
 		return table->refill_reason != NULL ? table->refill_reason : "first fill";
 	if (table->frontier == NULL)
@@ -274,11 +278,17 @@ look_at_pending(const Schedule *schedule, StreamTable *table)
 
 	table->pending_since = MICROS_NEVER;
 	table->ready_at = MICROS_NEVER;
-	table->available_at = table->is_active ? table->run.retry_at : MICROS_NEVER;
+	table->available_at =
+		table->is_active || copy_is_followed(table) ? table->run.retry_at : MICROS_NEVER;
 	if (pending->count > 0)
 	{
 		table->pending_since = pending->items[0]->committed_at;
 		table->ready_at = table->run.deferred_until;
+	}
+	if (table->copy.in_prefix)
+	{
+		table->pending_since = table->copy.pending_since;
+		table->ready_at = 0;
 	}
 	if (table->spooled != NULL)
 	{
@@ -356,8 +366,9 @@ interval_margin(const Schedule *schedule, const StreamTable *table)
 static bool
 refill_is_urgent(const Schedule *schedule, const StreamTable *table)
 {
-	return table->needs_refill || table->frontier == NULL ||
-		   table->frontier->xmin < schedule->valid_xid;
+	return !stream_table_is_copy(table) &&
+		   (table->needs_refill || table->frontier == NULL ||
+			table->frontier->xmin < schedule->valid_xid);
 }
 
 /* When its schedule wants it, failures and invisible transactions left aside. */
@@ -371,6 +382,7 @@ scheduled_at(const Schedule *schedule, const StreamTable *table, bool under_pres
 	switch (table->schedule)
 	{
 		case SCHEDULE_CONTINUOUS:
+		case SCHEDULE_COPY:
 			return table->ready_at;
 		case SCHEDULE_INTERVAL:
 		{
@@ -498,11 +510,14 @@ choose_due(const Schedule *schedule, Catalog *catalog, StreamTable *table, Micro
 /*
  * A transaction that arrives between the choice and the fence may concern a continuous stream table that had nothing pending.  It
  * must take part then, or readers would see it older than its neighbours; so all of them are chosen, and locked for,
- * and those without changes stay out when the plan is made.
+ * and those without changes stay out when the plan is made.  So it is with copies: whatever transactions of a remote the tick
+ * takes, all copies that they touch have to be in it.
  */
 static bool
 comes_along(const StreamTable *table, Micros now)
 {
+	if (stream_table_is_copy(table))
+		return copy_is_followed(table);
 	return table->schedule == SCHEDULE_CONTINUOUS && table->is_active && !table->run.goes_alone &&
 		   table->available_at <= now;
 }

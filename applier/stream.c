@@ -49,6 +49,7 @@ stream_connect(Stream *stream, const char *dbname, const char *slot, Lsn start_l
 	stream->start_lsn = start_lsn;
 	stream->plugin_options = memory_copy_text(plugin_options);
 	stream->feedback_interval_max = FEEDBACK_INTERVAL_DEFAULT;
+	stream->silence_max = SILENCE_MAX;
 	return true;
 }
 
@@ -74,6 +75,28 @@ send_command(Stream *stream, const char *command, StreamState next, Error *error
 	stream->session.has_unsent = PQflush(stream->session.conn) > 0;
 	stream->state = next;
 	return true;
+}
+
+/* One answer of one row, which says wal_sender_timeout first. */
+static bool
+send_settings(Stream *stream, Error *error)
+{
+	Text  command = {0};
+	char *encoding;
+	bool  sent;
+
+	if (stream->client_encoding == NULL)
+		return send_command(stream, "SHOW wal_sender_timeout", STREAM_IDENTIFYING, error);
+	encoding = PQescapeLiteral(stream->session.conn, stream->client_encoding,
+							   strlen(stream->client_encoding));
+	text_append_format(&command,
+					   "SELECT pg_catalog.current_setting('wal_sender_timeout'), "
+					   "pg_catalog.set_config('client_encoding', %s, false)",
+					   encoding);
+	PQfreemem(encoding);
+	sent = send_command(stream, command.data, STREAM_IDENTIFYING, error);
+	text_free(&command);
+	return sent;
 }
 
 static bool
@@ -140,7 +163,7 @@ stream_start(Stream *stream, bool *is_done, Error *error)
 	Session *session = &stream->session;
 
 	if (stream->state == STREAM_CONNECTING && session->state == SESSION_OPEN &&
-		!send_command(stream, "SHOW wal_sender_timeout", STREAM_IDENTIFYING, error))
+		!send_settings(stream, error))
 		return false;
 	while ((stream->state == STREAM_IDENTIFYING || stream->state == STREAM_STARTING) &&
 		   !PQisBusy(session->conn))
@@ -292,7 +315,7 @@ check_silence(Stream *stream, Micros now, bool *ask, Error *error)
 	*ask = now - stream->last_receive_at >= stream->feedback_interval_max;
 	if (!*ask || !stream->ping_is_sent)
 		return true;
-	if (now - stream->last_receive_at < SILENCE_MAX)
+	if (now - stream->last_receive_at < stream->silence_max)
 		return true;
 	return error_set(error, FAIL_RETRY,
 					 "the server has not answered on the stream for %lld seconds",

@@ -30,10 +30,12 @@ typedef struct Stream
 	const char *slot;
 	Lsn			start_lsn; /* what START_REPLICATION was given */
 	char	   *plugin_options;
+	const char *client_encoding; /* of what the plugin sends as text; NULL: as the connection has it */
 
 	Micros feedback_interval_max; /* at most a third of wal_sender_timeout */
 	Micros last_feedback_at;
 	Micros last_receive_at;
+	Micros silence_max; /* a server that says nothing for longer, although asked, is gone */
 	Lsn	   fed_back_flush_lsn;
 	Lsn	   fed_back_write_lsn;
 	bool   reply_is_requested; /* by the server */

@@ -18,10 +18,11 @@
 #include "stop_point.h"
 
 void
-tick_init(Tick *tick, Control *control, Intake *intake)
+tick_init(Tick *tick, Control *control, Intake *intake, Remotes *remotes)
 {
 	tick->control = control;
 	tick->intake = intake;
+	tick->remotes = remotes;
 	snprintf(tick->fence_prefix, sizeof(tick->fence_prefix), "%d-%08lx", (int) getpid(),
 			 (unsigned long) clock_now() & 0xffffffff);
 }
@@ -267,6 +268,7 @@ consider_snapshot(Tick *tick, Error *error)
 {
 	const Intake *intake = tick->intake;
 
+	remotes_mark_prefixes(tick->remotes, true, clock_now());
 	if (!plan_is_worth_it(intake->schedule, intake->catalog, tick->snapshot))
 		return roll_back(tick, TICK_NOTHING_VISIBLE, error);
 	if (intake->stream_lsn + TICK_DISTANCE_MAX < tick->insert_lsn && !tick->may_wait_long)
@@ -340,6 +342,35 @@ send_plan(Tick *tick, Error *error)
 	text_free(&sets);
 	text_free(&actions);
 	return sent;
+}
+
+/* From where to where each remote's change set goes. */
+static bool
+send_remote(Tick *tick, const ChangeSet *set, Error *error)
+{
+	const Remote *remote = set->remote;
+	char		  number[16];
+	char		  id[16];
+	char		  moment[24];
+	LsnText		  expected = lsn_text(remote->position);
+	LsnText		  position = lsn_text(remote->prefix.position);
+	const char	 *values[5] = {number, id, expected.text, position.text, moment};
+
+	snprintf(number, sizeof(number), "%d", set->number);
+	snprintf(id, sizeof(id), "%d", remote->remote_id);
+	snprintf(moment, sizeof(moment), "%lld", (long long) remote->prefix.position_time);
+	return session_query(&tick->session, sql_tick_remote, 5, values, error);
+}
+
+static bool
+send_remotes(Tick *tick, Error *error)
+{
+	for (size_t i = 0; i < tick->plan->set_count; i++)
+	{
+		if (tick->plan->sets[i].remote != NULL && !send_remote(tick, &tick->plan->sets[i], error))
+			return false;
+	}
+	return true;
 }
 
 static bool
@@ -426,12 +457,15 @@ make_plan(Tick *tick, Error *error)
 	if (!intake_catalog_is_current(intake, tick->snapshot))
 		return roll_back(tick, TICK_STALE_CATALOG, error);
 	intake_see_snapshot(intake, tick->snapshot);
+	/* What has arrived from the remotes since then may come along. */
+	remotes_mark_prefixes(tick->remotes, true, clock_now());
 	tick->plan = plan_create(intake, tick->snapshot, tick->number, clock_now());
 	if (tick->plan->table_count == 0)
 		return roll_back(tick, TICK_NOTHING_VISIBLE, error);
-	stage_reader_init(&tick->stage, tick->plan, intake->buffer);
+	remotes_add_sets(tick->remotes, tick->plan);
+	stage_reader_init(&tick->stage, tick->plan);
 	tick->state = TICK_STAGE;
-	return send_plan(tick, error) && send_parts(tick, error);
+	return send_remotes(tick, error) && send_plan(tick, error) && send_parts(tick, error);
 }
 
 static bool

@@ -14,6 +14,7 @@
 
 #include "control.h"
 #include "plan.h"
+#include "remote_plan.h"
 #include "session.h"
 
 typedef enum TickState
@@ -70,6 +71,7 @@ typedef struct Tick
 	/* What it works with; belongs to the main loop. */
 	Control *control;
 	Intake	*intake;
+	Remotes *remotes;
 	uint64_t wal_segment_bytes;
 
 	/* This tick. */
@@ -98,7 +100,7 @@ typedef struct Tick
 	char	 fence_prefix[24];
 } Tick;
 
-extern void tick_init(Tick *tick, Control *control, Intake *intake);
+extern void tick_init(Tick *tick, Control *control, Intake *intake, Remotes *remotes);
 
 /* Before a new connection, and at the end. */
 extern void tick_reset(Tick *tick);

@@ -1,6 +1,6 @@
 /*
  * applier/sql/catalog.sql
- *     Every stream table, and the snapshot that this answer was read with.
+ *     Every stream table and every copy of a remote's table, and the snapshot that this answer was read with.
  *
  * Lists come as text: numbers with blanks between them, names with line ends.  Times cross as the time
  * left or the time since, because the two clocks differ.
@@ -29,6 +29,11 @@ SELECT pg_catalog.pg_current_snapshot(),
 	greatest(0, ceil(extract(epoch FROM c.cron_at - pg_catalog.clock_timestamp()) * 1000))::bigint,
 	c.spool_snapshot,
 	greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - c.spooled_since) * 1000)::bigint,
-	c.group_id
+	c.group_id,
+	k.remote_id,
+	k.remote_relid,
+	k.status,
+	k.copied_lsn
 FROM (VALUES (1)) one
-LEFT JOIN pgtrickle.applier_catalog() c ON true;
+LEFT JOIN pgtrickle.applier_catalog() c ON true
+LEFT JOIN pgtrickle.copy_catalog() k ON k.copy_id = c.pgt_id;

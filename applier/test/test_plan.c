@@ -220,7 +220,7 @@ count_bytes(World *world, const Plan *plan, size_t *parts, size_t *rows)
 	Error		error;
 
 	*parts = *rows = 0;
-	stage_reader_init(&reader, plan, world->buffer);
+	stage_reader_init(&reader, plan);
 	for (;;)
 	{
 		const uint8_t *data;
