@@ -366,6 +366,7 @@ create_stream_table(CreateRequest *request)
 {
 	ExtensionScope scope;
 	List	   *relations;
+	char	   *meaning;
 	List	   *sources_to_alter = NIL;
 
 	request->program = program_compile(request->query, CurrentMemoryContext);
@@ -381,9 +382,10 @@ create_stream_table(CreateRequest *request)
 
 	create_table(request);
 	relations = sources_relations(request->program->defining_query);
+	meaning = sources_meaning(request->program->defining_query, request->program, relations);
 	scope = extension_scope_enter();
 	insert_definition(request);
-	sources_write(request->pgt_id, request->program, relations);
+	(void) sources_write(request->pgt_id, request->program, relations, meaning);
 	state_tables_create(request->program, request->pgt_id, scope.saved_user);
 	extension_scope_leave(&scope);
 

@@ -12,9 +12,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -22,10 +24,12 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "query.h"
 #include "run.h"
@@ -47,6 +51,50 @@ sources_relations(const char *defining_query)
 	extract_query_dependencies((Node *) query_analyze_and_expand(defining_query, NULL), &relids,
 							   &invalidations, &has_row_security);
 	return relids;
+}
+
+/* Whose rights count in a view, and whether its conditions are a barrier: reloptions has security_barrier and security_invoker. */
+static void
+append_view(StringInfo text, Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Datum	  options;
+	bool	  isnull;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	appendStringInfo(text, "\n%s.%s owner %u", get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid),
+					 ((Form_pg_class) GETSTRUCT(tuple))->relowner);
+	if (!isnull)
+		appendStringInfo(text, " %s", OidOutputFunctionCall(F_ARRAY_OUT, options));
+	ReleaseSysCache(tuple);
+}
+
+/*
+ * Views by name and contents: dbt makes one anew on every run, and puts it in the place of the old one.  All else by OID, since the rows of another
+ * table are others.
+ */
+char *
+sources_meaning(const char *defining_query, DeltaProgram *program, List *relations)
+{
+	StringInfoData text;
+	List		  *oids = list_copy(program->functions);
+	ListCell	  *lc;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, query_print(query_analyze_and_expand(defining_query, NULL)));
+	foreach(lc, relations)
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_VIEW)
+			append_view(&text, lfirst_oid(lc));
+		else
+			oids = lappend_oid(oids, lfirst_oid(lc));
+	}
+	list_sort(oids, list_oid_cmp);
+	foreach(lc, oids)
+		appendStringInfo(&text, "\n%u", lfirst_oid(lc));
+	return psprintf("%016lx", (unsigned long) hash_bytes_extended((unsigned char *) text.data, text.len, 0));
 }
 
 static const char *const insert_sql =
@@ -96,18 +144,20 @@ oid_array(List *oids)
 	return construct_array(elements, list_length(oids), OIDOID, sizeof(Oid), true, TYPALIGN_INT);
 }
 
-static void
-write_functions(int64 pgt_id, List *functions)
+static bool
+write_meaning(int64 pgt_id, List *functions, const char *meaning)
 {
-	Oid	  types[] = {INT8OID, OIDARRAYOID};
-	Datum values[2];
+	Oid	  types[] = {INT8OID, OIDARRAYOID, TEXTOID};
+	Datum values[3];
 
 	values[0] = Int64GetDatum(pgt_id);
 	values[1] = PointerGetDatum(oid_array(functions));
-	if (SPI_execute_with_args("UPDATE pgtrickle.pgt_definitions SET functions_used = $2"
-							  " WHERE pgt_id = $1 AND functions_used <> $2",
-							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+	values[2] = CStringGetTextDatum(meaning);
+	if (SPI_execute_with_args("UPDATE pgtrickle.pgt_definitions SET functions_used = $2, meaning = $3"
+							  " WHERE pgt_id = $1 AND (functions_used <> $2 OR meaning IS DISTINCT FROM $3)",
+							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update pgtrickle.pgt_definitions");
+	return SPI_processed > 0;
 }
 
 static List *
@@ -122,8 +172,8 @@ source_relids(DeltaProgram *program)
 }
 
 /* Rows that stay as they are are not touched, so that two who replace different sources do not wait for each other. */
-void
-sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
+bool
+sources_write(int64 pgt_id, DeltaProgram *program, List *relations, const char *meaning)
 {
 	Oid		  types[] = {INT8OID, OIDARRAYOID};
 	Datum	  values[2];
@@ -150,7 +200,7 @@ sources_write(int64 pgt_id, DeltaProgram *program, List *relations)
 	}
 	foreach(lc, views)
 		write_one(pgt_id, lfirst_oid(lc), "VIEW", NULL);
-	write_functions(pgt_id, program->functions);
+	return write_meaning(pgt_id, program->functions, meaning);
 }
 
 /* Functions have other OIDs after pg_upgrade.  By a snapshot of this moment: the tick's may be older than the names that the program was compiled with. */
@@ -196,15 +246,16 @@ sources_announce(DeltaProgram *program)
 	(void) wal_message_emit(payload.data, false, false);
 }
 
-/* Reads the query anew; the relations that it names.  With the owner's rights. */
+/* Reads the query anew; the relations that it names, and what it means.  With the owner's rights. */
 static List *
-relations_of(LoadedTable *table)
+relations_of(LoadedTable *table, char **meaning)
 {
 	OwnerScope scope;
 	List	  *relations;
 
 	owner_scope_enter(&scope, table);
 	relations = sources_relations(table->defining_query);
+	*meaning = sources_meaning(table->defining_query, table->program, relations);
 	owner_scope_leave(&scope);
 	return relations;
 }
@@ -212,10 +263,11 @@ relations_of(LoadedTable *table)
 void
 sources_bind(LoadedTable *table)
 {
-	List *relations = relations_of(table);
+	char *meaning;
+	List *relations = relations_of(table, &meaning);
 
 	sources_announce(table->program);
-	sources_write(table->pgt_id, table->program, relations);
+	(void) sources_write(table->pgt_id, table->program, relations, meaning);
 	table->sources_bound = true;
 }
 
@@ -246,12 +298,13 @@ lock_at_once(int64 pgt_id)
  * table.
  */
 static LoadedTable *
-load_without_locks(int64 pgt_id, List **relations)
+load_without_locks(int64 pgt_id, List **relations, char **meaning)
 {
 	MemoryContext		  context = CurrentMemoryContext;
 	ResourceOwner		  owner = CurrentResourceOwner;
 	LoadedTable *volatile table = NULL;
 	List *volatile		  found = NIL;
+	char *volatile		  found_meaning = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -260,9 +313,14 @@ load_without_locks(int64 pgt_id, List **relations)
 		lock_at_once(pgt_id);
 		table = table_load(pgt_id);
 		if (table != NULL)
-			found = relations_of(table);
-		MemoryContextSwitchTo(context);
-		found = list_copy(found);
+		{
+			char *text;
+
+			found = relations_of(table, &text);
+			MemoryContextSwitchTo(context);
+			found = list_copy(found);
+			found_meaning = pstrdup(text);
+		}
 	}
 	PG_CATCH();
 	{
@@ -281,34 +339,39 @@ load_without_locks(int64 pgt_id, List **relations)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	*relations = found;
+	*meaning = found_meaning;
 	return table;
 }
 
 /*
- * pgtrickle.rebind_sources(pgt_id bigint) returns void
+ * pgtrickle.rebind_sources(pgt_id bigint) returns boolean
  *
- * Compiles the query of a stream table again, announces what it reads now and writes that into the catalog.  An error when the query
- * does not compile any more, or when a lock cannot be had.  Runs with the rights of the extension's owner, but for the query.
+ * Compiles the query of a stream table again, announces what it reads now and writes that into the catalog.  False: it means what it meant
+ * before, so the rows stay right.  An error when the query does not compile any more, or when a lock cannot be had.  Runs with the rights of
+ * the extension's owner, but for the query.
  */
 Datum
 pgtrickle_rebind_sources(PG_FUNCTION_ARGS)
 {
 	int64		 pgt_id = PG_GETARG_INT64(0);
 	int			 nest_level = NewGUCNestLevel();
+	bool		 means_else = true;
 	LoadedTable *table;
 	List		*relations;
+	char		*meaning;
 
 	SPI_connect();
 	(void) set_config_option("lock_timeout", DDL_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);
-	table = load_without_locks(pgt_id, &relations);
+	table = load_without_locks(pgt_id, &relations, &meaning);
 	if (table != NULL)
 	{
-		sources_announce(table->program);
-		sources_write(pgt_id, table->program, relations);
+		means_else = sources_write(pgt_id, table->program, relations, meaning);
+		if (means_else)
+			sources_announce(table->program);
 		table->sources_bound = true;
 	}
 	AtEOXact_GUC(false, nest_level);
 	SPI_finish();
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(means_else);
 }

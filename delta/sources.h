@@ -18,10 +18,17 @@ struct LoadedTable;
 extern List *sources_relations(const char *defining_query);
 
 /*
- * Writes the rows of pgt_sources for a stream table, in place of those there are: the program's sources, and the views among
- * `relations`.  Needs an SPI connection and the rights of the extension's owner.
+ * What the names in a query mean now, as a text that differs when the rows could: the query with the views in it expanded, the relations
+ * and functions behind it, and with whose rights the views read.  The rights to call it with are those of sources_relations(), from which `relations` are.
  */
-extern void sources_write(int64 pgt_id, DeltaProgram *program, List *relations);
+extern char *sources_meaning(const char *defining_query, DeltaProgram *program, List *relations);
+
+/*
+ * Writes the rows of pgt_sources for a stream table, in place of those there are: the program's sources, and the views among
+ * `relations`; and what its names mean.  False: they mean what they meant before.  Needs an SPI connection and the rights of the
+ * extension's owner.
+ */
+extern bool sources_write(int64 pgt_id, DeltaProgram *program, List *relations, const char *meaning);
 
 /* Does the catalog name all relations whose changes the program reads, and the functions that it calls? */
 extern bool sources_are_bound(int64 pgt_id, DeltaProgram *program);

@@ -32,6 +32,8 @@ CREATE TABLE pgtrickle.pgt_definitions (
 	key_is_row_hash boolean NOT NULL DEFAULT false,
 	-- the users' functions that the query calls, itself or through views
 	functions_used oid[] NOT NULL DEFAULT '{}',
+	-- what the names in the query mean, views taken apart; null: not known (delta/sources.c)
+	meaning text,
 	-- settings that the meaning of a query depends on, as they were at creation: {"TimeZone": "UTC", ...}
 	settings jsonb NOT NULL DEFAULT '{}',
 	-- other arguments of create_stream_table that were accepted

@@ -59,21 +59,22 @@ COMMENT ON FUNCTION pgtrickle.tell_sources_changed(oid[], oid[]) IS
 	'writes the message about sources that have changed shape';
 REVOKE ALL ON FUNCTION pgtrickle.tell_sources_changed(oid[], oid[]) FROM PUBLIC;
 
-CREATE FUNCTION pgtrickle.rebind_sources(pgt_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle.rebind_sources(pgt_id bigint) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'pgtrickle_rebind_sources';
 COMMENT ON FUNCTION pgtrickle.rebind_sources(bigint) IS
-	'writes down what the names in a stream table''s query mean now; an error if it does not compile';
+	'writes down what the names in a stream table''s query mean now, and says whether it is something else; an error if it does not compile';
 REVOKE ALL ON FUNCTION pgtrickle.rebind_sources(bigint) FROM PUBLIC;
 
 /*
  * Stream tables for which a name has come to mean another relation, or a view another query, are bound anew.  Returns the relations that
  * stand behind this, before and after: the applier knows the stream table by the old ones until it has read the catalog again, and by the
- * new ones then.
+ * new ones then.  Nothing when the query means the same as before: a view was replaced by its like, as dbt does on every run.
  *
  * A query that does not compile (any more, or yet), or reads what somebody else has locked, stays bound as it was.  The applier will find
- * out and say so or bind it, and the next DDL about the name tries again.
+ * out and say so or bind it, and the next DDL about the name tries again.  A view that is gone may be back before the transaction ends, so that is for
+ * its end to tell.
  */
 CREATE FUNCTION pgtrickle.follow_names(changed oid[]) RETURNS oid[]
 	LANGUAGE plpgsql VOLATILE
@@ -84,7 +85,8 @@ DECLARE
 	told oid[] := '{}';
 BEGIN
 	FOR affected IN
-		SELECT s.pgt_id, array_agg(s.source_relid) || array_agg(named.relid) FILTER (WHERE named.relid IS NOT NULL) AS relids
+		SELECT s.pgt_id, array_agg(s.source_relid) || array_agg(named.relid) FILTER (WHERE named.relid IS NOT NULL) AS relids,
+			bool_or(named.relid IS NULL) AS lacks_view
 		FROM pgtrickle.pgt_sources s
 		CROSS JOIN LATERAL (
 			-- a look-up per source: a join would read all of pg_class
@@ -94,12 +96,19 @@ BEGIN
 		GROUP BY s.pgt_id
 		ORDER BY s.pgt_id
 	LOOP
-		told := told || affected.relids;
+		IF affected.lacks_view THEN
+			INSERT INTO pgtrickle.pgt_unbound VALUES (affected.pgt_id);
+			CONTINUE;
+		END IF;
 		BEGIN
-			PERFORM pgtrickle.rebind_sources(affected.pgt_id);
+			IF pgtrickle.rebind_sources(affected.pgt_id) THEN
+				told := told || affected.relids;
+			END IF;
 			PERFORM pgtrickle.definitions_changed();
 		EXCEPTION WHEN OTHERS THEN
 			RAISE DEBUG 'stream table % keeps its sources: %', affected.pgt_id, sqlerrm;
+			told := told || affected.relids;
+			UPDATE pgtrickle.pgt_definitions SET meaning = NULL WHERE pgt_id = affected.pgt_id AND meaning IS NOT NULL;
 		END;
 	END LOOP;
 	RETURN told;
@@ -108,6 +117,36 @@ $$;
 COMMENT ON FUNCTION pgtrickle.follow_names(oid[]) IS
 	'binds stream tables anew whose names or views have got another meaning';
 REVOKE ALL ON FUNCTION pgtrickle.follow_names(oid[]) FROM PUBLIC;
+
+-- Stream tables that have lost a view from under their query in this transaction; empty between transactions.
+CREATE TABLE pgtrickle.pgt_unbound (
+	pgt_id bigint NOT NULL
+);
+REVOKE ALL ON pgtrickle.pgt_unbound FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.on_unbound() RETURNS trigger
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM pgtrickle.pgt_unbound WHERE pgt_id = NEW.pgt_id;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	PERFORM pgtrickle.tell_sources_changed('{}', array_agg(s.source_relid))
+	FROM pgtrickle.pgt_sources s
+	WHERE s.pgt_id = NEW.pgt_id
+	HAVING bool_or(to_regclass(format('%I.%I', s.source_schema, s.source_name)) IS NULL);
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.on_unbound() IS
+	'trigger at the end of a transaction: tells the applier about stream tables whose views are gone';
+REVOKE ALL ON FUNCTION pgtrickle.on_unbound() FROM PUBLIC;
+
+CREATE CONSTRAINT TRIGGER pgt_unbound_at_the_end AFTER INSERT ON pgtrickle.pgt_unbound
+	DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION pgtrickle.on_unbound();
 
 /* ---- schemas that get another name ---- */
 
@@ -359,7 +398,8 @@ BEGIN
 			functions := functions || command.objid;
 		ELSIF command.classid = 'pg_type'::regclass THEN
 			types := types || command.objid;
-		ELSIF command.effect <> 'harmless' THEN
+		ELSIF command.effect <> 'harmless' OR command.object_type = 'view' THEN
+			-- another owner of a view, or a barrier, may show other rows: follow_names() looks
 			changed := changed || CASE
 				WHEN command.classid = 'pg_policy'::regclass
 					THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = command.objid)
@@ -398,7 +438,9 @@ BEGIN
 		IF functions <> '{}' THEN
 			followed := followed || pgtrickle.follow_functions(functions);
 		END IF;
-		PERFORM pgtrickle.tell_sources_changed(changed, followed);
+		-- of views follow_names() knows whether they have changed
+		PERFORM pgtrickle.tell_sources_changed(
+			ARRAY(SELECT r.relid FROM unnest(changed) r (relid) WHERE NOT EXISTS (SELECT FROM pg_class v WHERE v.oid = r.relid AND v.relkind = 'v')), followed);
 		PERFORM pgtrickle.retry_suspended(changed || followed);
 		IF own_changed THEN
 			PERFORM pgtrickle.definitions_changed();

@@ -47,6 +47,7 @@ BEGIN
 			created_xid = pg_current_xact_id(),
 			filled_xid = NULL,
 			functions_used = '{}',
+			meaning = NULL,
 			status = CASE status WHEN 'PAUSED' THEN status ELSE 'INITIALIZING' END
 		WHERE pgt_id = restored.pgt_id;
 		count := count + 1;

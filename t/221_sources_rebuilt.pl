@@ -140,6 +140,45 @@ foreach my $in_one (1, 0)
 	$node->sql('INSERT INTO raw SELECT max(id) + 1, $$later$$, 8 FROM raw');
 }
 
+# --- a view replaced by its like ---------------------------------------------------------------------------------
+
+# dbt does this on every run.  Nobody has to be refreshed in full for it, neither what reads the view nor what else reads the tables behind it.
+$node->create_stream_table('beside', 'SELECT count(*) AS n FROM events');
+sub full_refreshes
+{
+	my ($known) = @_;
+
+	return $node->sql("SELECT coalesce(string_agg(DISTINCT relid::text, ',' ORDER BY relid::text), '') FROM pgtrickle.pgt_history JOIN pgtrickle.pgt_definitions USING (pgt_id)
+		WHERE refresh_id > $known AND action = 'FULL' AND relid IN ('cleaned'::regclass, 'summary'::regclass, 'beside'::regclass)");
+}
+
+sub fulls_of_dance
+{
+	my (@statements) = @_;
+
+	all_right('before the dance');
+	my $known = $node->sql('SELECT max(refresh_id) FROM pgtrickle.pgt_history');
+	$node->psql('postgres', join(';', 'BEGIN', @statements, 'COMMIT'), on_error_die => 1);
+	$node->sql('INSERT INTO events SELECT max(id) + 1, $$danced$$, 8 FROM events');
+	all_right('after the dance');
+	return full_refreshes($known);
+}
+
+is(fulls_of_dance(@view_dance), '', 'the same view again: no full refresh');
+is(fulls_of_dance(map { s/upper/\n  UPPER/r } @view_dance), '', 'nor for white space');
+is($node->sql(q{SELECT count(*) FROM pgtrickle.list_sources('cleaned') WHERE source_oid = 'staged'::regclass}), 1, 'the new view is known');
+is(fulls_of_dance('CREATE OR REPLACE VIEW staged AS SELECT id, upper(region) AS region, amount FROM events WHERE amount > 0'), '', 'nor when it is replaced by itself');
+is(fulls_of_dance(map { s/amount > 0/amount > 1/r } @view_dance), 'cleaned', 'another query: a full refresh of what reads it');
+is(fulls_of_dance('CREATE ROLE viewer', 'GRANT SELECT ON events TO viewer', 'ALTER VIEW staged OWNER TO viewer'), 'cleaned', 'another owner, whose rights count, too');
+is(fulls_of_dance('ALTER VIEW staged OWNER TO CURRENT_USER', @view_dance), 'cleaned', 'two changes at once');
+is(fulls_of_dance(map { /DROP VIEW/ ? () : $_ } @view_dance), '', 'and the like again, the old view kept');
+$node->sql('DROP VIEW staged__backup; ALTER VIEW staged RENAME TO staged__gone');
+$node->sql('INSERT INTO events SELECT max(id) + 1, $$lost$$, 8 FROM events');
+$node->wait_until(q{SELECT last_error_message LIKE '%staged%' FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'cleaned'}, 'that the view is gone is said');
+$node->sql('ALTER VIEW staged__gone RENAME TO staged');
+all_right('and it goes on when the view is back');
+is($node->sql('SELECT count(*) FROM pgtrickle.pgt_unbound'), 0, 'nothing is left over');
+
 # --- two at once -------------------------------------------------------------------------------------------------
 
 # Who rebuilds one source while another is locked cannot compile the query that reads both: the tick binds it then, and misses nothing.
