@@ -311,15 +311,20 @@ REVOKE ALL ON FUNCTION pgtrickle.guard_copy(regclass) FROM PUBLIC;
 
 /*
  * columns: [{"attnum": 1, "remote_attnum": 1, "remote_column": "id", "remote_type": "bigint", "remote_type_oid": 20, "remote_typmod": -1,
- * "remote_collation": null}, ...].  A copy that has rows is copied again and shows those until then.
+ * "remote_collation": null}, ...].  `recopy` says why the rows have to be copied again; until then the copy shows those that it has.
+ * Without a reason a copy whose rows are those of the remote's position goes on as it was: it has been altered as the remote's table was.  One
+ * that is being copied is copied anew in any case, since what was loaded has the old shape.
  */
-CREATE FUNCTION pgtrickle.copy_defined(copy_id bigint, remote_relid oid, target oid, columns jsonb, key_index oid) RETURNS text
+CREATE FUNCTION pgtrickle.copy_defined(copy_id bigint, remote_relid oid, target oid, columns jsonb, key_index oid, recopy text DEFAULT NULL) RETURNS text
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
 	index_id CONSTANT oid := nullif(key_index, 0);
+	goes_on CONSTANT boolean := recopy IS NULL AND EXISTS (
+		SELECT FROM pgtrickle.pgt_copy_states s
+		WHERE s.copy_id = copy_id AND s.is_populated AND s.load_table IS NULL AND s.status IN ('ACTIVE', 'REDEFINE'));
 	new_status text;
 BEGIN
 	IF index_id IS NOT NULL AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = index_id AND i.indrelid = target AND i.indisunique) THEN
@@ -329,7 +334,9 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'copy % does not exist', copy_id USING ERRCODE = 'undefined_object';
 	END IF;
-	PERFORM pgtrickle.forget_copying(copy_id);
+	IF NOT goes_on THEN
+		PERFORM pgtrickle.forget_copying(copy_id);
+	END IF;
 	DELETE FROM pgtrickle.pgt_copy_columns k WHERE k.copy_id = copy_id;
 	INSERT INTO pgtrickle.pgt_copy_columns (copy_id, attnum, remote_attnum, remote_column, remote_type, remote_type_oid, remote_typmod, remote_collation)
 	SELECT copy_id, k.attnum, k.remote_attnum, k.remote_column, k.remote_type, k.remote_type_oid, coalesce(k.remote_typmod, -1), k.remote_collation
@@ -342,9 +349,10 @@ BEGIN
 	-- consumers that do not take part in a tick get the changes through the stream of this database
 	EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', target::regclass);
 	UPDATE pgtrickle.pgt_copy_states s SET
-		status = CASE WHEN s.is_populated OR c.demand = 'always' OR EXISTS (SELECT FROM pgtrickle.pgt_sources d WHERE d.source_relid = target)
+		status = CASE WHEN goes_on THEN 'ACTIVE'
+			WHEN s.is_populated OR c.demand = 'always' OR EXISTS (SELECT FROM pgtrickle.pgt_sources d WHERE d.source_relid = target)
 			THEN 'WANTED' ELSE 'DECLARED' END,
-		status_reason = CASE WHEN s.is_populated THEN 'the table of the remote was changed' END,
+		status_reason = CASE WHEN s.is_populated AND NOT goes_on THEN coalesce(recopy, 'the table of the remote was changed') END,
 		remote_relid = remote_relid, has_key = index_id IS NOT NULL, key_index = coalesce(index_id, pgtrickle.row_hash_index(target)),
 		live_follows = false, consecutive_errors = 0, retry_at = NULL
 	FROM pgtrickle.pgt_copies c
@@ -354,9 +362,9 @@ BEGIN
 	RETURN new_status;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid) IS
+COMMENT ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text) IS
 	'for the program: the table of a copy has been made or altered; its key''s index, or null. Returns the new status';
-REVOKE ALL ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text) FROM PUBLIC;
 
 /* ---- copying ---- */
 
