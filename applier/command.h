@@ -18,6 +18,7 @@ extern int command_setup(const Options *options);
 extern int command_status(const Options *options);
 extern int command_doctor(const Options *options);
 extern int command_drop(const Options *options);
+extern int command_copy(const Options *options);
 
 /*
  * An error as a subcommand shows it: "pgtrickle: error: ...", DETAIL and HINT.  Returns

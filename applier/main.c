@@ -25,7 +25,17 @@ typedef enum OptionKey
 	OPTION_ROLE,
 	OPTION_FIX,
 	OPTION_EXTENSION,
-	OPTION_KEEP_ROLE
+	OPTION_KEEP_ROLE,
+	OPTION_TARGET,
+	OPTION_SOURCE,
+	OPTION_NAME,
+	OPTION_PUBLICATION,
+	OPTION_SCHEMA,
+	OPTION_TABLE,
+	OPTION_REMOTE,
+	OPTION_JOBS,
+	OPTION_RATE_LIMIT,
+	OPTION_CHUNK_ROWS
 } OptionKey;
 
 static const struct option long_options[] = {
@@ -44,6 +54,16 @@ static const struct option long_options[] = {
 	{"fix", no_argument, NULL, OPTION_FIX},
 	{"extension", no_argument, NULL, OPTION_EXTENSION},
 	{"keep-role", no_argument, NULL, OPTION_KEEP_ROLE},
+	{"target", required_argument, NULL, OPTION_TARGET},
+	{"source", required_argument, NULL, OPTION_SOURCE},
+	{"name", required_argument, NULL, OPTION_NAME},
+	{"publication", required_argument, NULL, OPTION_PUBLICATION},
+	{"schema", required_argument, NULL, OPTION_SCHEMA},
+	{"table", required_argument, NULL, OPTION_TABLE},
+	{"remote", required_argument, NULL, OPTION_REMOTE},
+	{"jobs", required_argument, NULL, OPTION_JOBS},
+	{"rate-limit", required_argument, NULL, OPTION_RATE_LIMIT},
+	{"chunk-rows", required_argument, NULL, OPTION_CHUNK_ROWS},
 	{NULL, 0, NULL, 0}};
 
 static int
@@ -61,20 +81,32 @@ typedef struct Command
 	const char *summary;
 } Command;
 
-static const int setup_options[] = {OPTION_ROLE, OPTION_FIX, 0};
-static const int run_options[] = {OPTION_BUFFER_MB, OPTION_SPILL_MB,	 OPTION_SPILL_DIR,
-								  OPTION_HEARTBEAT, OPTION_SPOOL_AFTER, OPTION_LOCK_TIMEOUT, OPTION_REMOTE_TIMEOUT, 0};
+static const int setup_options[] = {OPTION_ROLE,		OPTION_FIX,	   OPTION_SOURCE, OPTION_NAME,
+									OPTION_PUBLICATION, OPTION_SCHEMA, OPTION_TABLE,  0};
+static const int copy_options[] = {OPTION_REMOTE, OPTION_JOBS, OPTION_RATE_LIMIT, OPTION_CHUNK_ROWS,
+								   0};
+static const int run_options[] = {OPTION_BUFFER_MB,
+								  OPTION_SPILL_MB,
+								  OPTION_SPILL_DIR,
+								  OPTION_HEARTBEAT,
+								  OPTION_SPOOL_AFTER,
+								  OPTION_LOCK_TIMEOUT,
+								  OPTION_REMOTE_TIMEOUT,
+								  0};
 static const int no_options[] = {0};
 static const int doctor_options[] = {OPTION_ROLE, 0};
-static const int drop_options[] = {OPTION_ROLE, OPTION_KEEP_ROLE, OPTION_EXTENSION, 0};
+static const int drop_options[] = {OPTION_ROLE, OPTION_KEEP_ROLE, OPTION_EXTENSION, OPTION_REMOTE,
+								   0};
 
 static const Command commands[] = {
-	{"setup", command_setup, setup_options, "make extension, role and replication slot"},
+	{"setup", command_setup, setup_options,
+	 "make extension, role and replication slot; add a remote"},
 	{"run", run_command, run_options, "keep stream tables up to date"},
+	{"copy", command_copy, copy_options, "make and load the copies of remote tables"},
 	{"status", command_status, no_options, "show slot, lag and stream tables"},
 	{"doctor", command_doctor, doctor_options,
 	 "check every precondition, and say how to repair it"},
-	{"drop", command_drop, drop_options, "remove replication slot and role"},
+	{"drop", command_drop, drop_options, "remove replication slot and role, or a remote"},
 };
 
 static void
@@ -89,12 +121,24 @@ print_help(void)
 	puts("  version  show the version\n  help     show this help\n");
 	puts("Options of all commands:");
 	puts("  -d, --dbname=CONNSTR    database to connect to: name, connection string or URI");
+	puts("      --target=CONNSTR    the same");
 	puts(
 		"  -S, --slot=NAME         replication slot (default: pgtrickle_ and the database's name)");
 	puts("  -v, --verbose           say more\n");
 	puts("Options of setup:");
 	puts("      --role=NAME         role for the applier (default: " PGTRICKLE_ROLE_DEFAULT ")");
 	puts("      --fix               change output_plugin_libraries if need be\n");
+	puts("Options of setup for a remote, whose tables are copied to this database:");
+	puts("      --source=CONNSTR    the remote, as seen from here");
+	puts("      --name=NAME         its name (default: its database's)");
+	puts("      --schema=NAME       copy all tables of this schema; may be repeated");
+	puts("      --table=NAME        copy this table; may be repeated");
+	puts("      --publication=NAME  use the server's own plugin pgoutput and this publication\n");
+	puts("Options of copy:");
+	puts("      --remote=NAME       only this one");
+	puts("      --jobs=NUMBER       connections that copy at a time (default: 2)");
+	puts("      --rate-limit=SIZE   bytes per second to read, such as 20MB (default: no limit)");
+	puts("      --chunk-rows=NUMBER rows that are copied in one piece (default: 100000)\n");
 	puts("Options of run:");
 	puts(
 		"      --buffer-mb=MB      memory for changes that wait; more goes to disk (default: 256)");
@@ -107,6 +151,7 @@ print_help(void)
 	puts("Options of doctor:");
 	puts("      --role=NAME         check this role (default: the one that connects)\n");
 	puts("Options of drop:");
+	puts("      --remote=NAME       drop this remote and its copies, nothing else");
 	puts("      --role=NAME         role to drop (default: " PGTRICKLE_ROLE_DEFAULT ")");
 	puts("      --keep-role         do not drop the role");
 	puts(
@@ -134,10 +179,49 @@ parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *number)
 	return *end == '\0' && *number >= min && *number <= max;
 }
 
+/* "20MB", "512kB", "1GB", or bytes. */
+static bool
+parse_size(const char *text, uint64_t *size)
+{
+	static const struct
+	{
+		const char *name;
+		uint64_t	bytes;
+	} units[] = {{"", 1}, {"kB", 1024}, {"MB", MEGABYTE}, {"GB", 1024 * MEGABYTE}};
+	char *end;
+
+	if (text[0] < '0' || text[0] > '9')
+		return false;
+	*size = strtoull(text, &end, 10);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+	{
+		if (strcmp(end, units[i].name) == 0 && *size <= UINT64_MAX / 2 / units[i].bytes)
+		{
+			*size *= units[i].bytes;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* One more name; false when there are too many. */
+static bool
+add_name(const char **names, const char *name)
+{
+	size_t count = 0;
+
+	while (names[count] != NULL)
+		count++;
+	if (count == NAMES_MAX || name[0] == '\0')
+		return false;
+	names[count] = name;
+	return true;
+}
+
 static bool
 is_common(int key)
 {
-	return key == 'd' || key == 'S' || key == 'v';
+	return key == OPTION_TARGET || key == 'd' || key == 'S' || key == 'v';
 }
 
 static bool
@@ -173,6 +257,47 @@ is_slot_name(const char *name)
 		   strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == length;
 }
 
+/* The options about remotes; false when the value is not one for this option. */
+static bool
+take_remote_option(Options *options, int key, const char *value)
+{
+	uint64_t number = 0;
+	bool	 good = value[0] != '\0';
+
+	switch (key)
+	{
+		case OPTION_SOURCE:
+			options->source = value;
+			break;
+		case OPTION_NAME:
+			options->name = value;
+			break;
+		case OPTION_PUBLICATION:
+			options->publication = value;
+			break;
+		case OPTION_SCHEMA:
+			good = add_name(options->schemas, value);
+			break;
+		case OPTION_TABLE:
+			good = add_name(options->tables, value);
+			break;
+		case OPTION_REMOTE:
+			options->remote = value;
+			break;
+		case OPTION_JOBS:
+			good = parse_number(value, 1, 64, &number);
+			options->jobs = (int) number;
+			break;
+		case OPTION_RATE_LIMIT:
+			good = parse_size(value, &options->rate_bytes_max);
+			break;
+		default:
+			good = parse_number(value, 1, 1000 * 1000 * 1000, &options->chunk_rows);
+			break;
+	}
+	return good;
+}
+
 /* False when the value is not one for this option. */
 static bool
 take_option(Options *options, int key, const char *value)
@@ -180,9 +305,12 @@ take_option(Options *options, int key, const char *value)
 	uint64_t number = 0;
 	bool	 good = true;
 
+	if (key > OPTION_TARGET)
+		return take_remote_option(options, key, value);
 	switch (key)
 	{
 		case 'd':
+		case OPTION_TARGET:
 			options->dbname = value;
 			break;
 		case 'S':
@@ -243,7 +371,9 @@ run_with_options(const Command *command, int argc, char **argv)
 						   .heartbeat_interval = 10 * MICROS_PER_SECOND,
 						   .spool_after = 60 * MICROS_PER_SECOND,
 						   .lock_timeout_ms = 1000,
-						   .remote_timeout = 60 * MICROS_PER_SECOND};
+						   .remote_timeout = 60 * MICROS_PER_SECOND,
+						   .jobs = 2,
+						   .chunk_rows = 100000};
 	const char *problem;
 	int			key;
 

@@ -10,6 +10,9 @@
 
 #include "log.h"
 
+/* Options that may be given several times. */
+#define NAMES_MAX 256
+
 #define PGTRICKLE_VERSION "0.1"
 #define PGTRICKLE_ROLE_DEFAULT "pgtrickle_applier"
 #define PGTRICKLE_PLUGIN "pgtrickle_decoder"
@@ -28,11 +31,24 @@ typedef struct Options
 	int			lock_timeout_ms;
 	Micros		remote_timeout; /* a remote that is silent for longer is gone */
 
+	/* copy */
+	const char *remote; /* NULL: all of them */
+	int			jobs;
+	uint64_t	rate_bytes_max; /* per second; 0: no limit */
+	uint64_t	chunk_rows;
+
 	/* setup, drop */
 	const char *role;
 	bool		fix;
 	bool		drop_extension;
 	bool		keep_role;
+
+	/* setup, drop, of a remote */
+	const char *source; /* connection string of the remote; NULL: no remote */
+	const char *name; /* of the remote; NULL: the database's */
+	const char *publication; /* pgoutput and this publication in the place of our plugin */
+	const char *schemas[NAMES_MAX + 1];
+	const char *tables[NAMES_MAX + 1];
 } Options;
 
 #endif /* PGTRICKLE_APPLIER_OPTIONS_H */

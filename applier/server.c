@@ -49,6 +49,19 @@ server_execute(PGconn *conn, const char *sql, int value_count, const char *const
 }
 
 bool
+server_script(PGconn *conn, const char *sql, Error *error)
+{
+	PGresult	  *result = PQexec(conn, sql);
+	ExecStatusType status = PQresultStatus(result);
+	bool		   done = status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
+
+	if (!done)
+		error_from_result(error, FAIL_FATAL, result, NULL);
+	PQclear(result);
+	return done;
+}
+
+bool
 server_ask(PGconn *conn, const char *sql, int value_count, const char *const *values, Text *value,
 		   bool *found, Error *error)
 {
@@ -75,4 +88,38 @@ server_ask_bool(PGconn *conn, const char *sql, int value_count, const char *cons
 	*answer = found && value.data[0] == 't';
 	text_free(&value);
 	return true;
+}
+
+const char *
+server_field(const PGresult *result, int row, const char *name)
+{
+	int column = PQfnumber(result, name);
+
+	return column < 0 || PQgetisnull(result, row, column) ? NULL : PQgetvalue(result, row, column);
+}
+
+bool
+server_field_is_true(const PGresult *result, int row, const char *name)
+{
+	const char *value = server_field(result, row, name);
+
+	return value != NULL && value[0] == 't';
+}
+
+void
+text_append_identifier(Text *text, PGconn *conn, const char *name)
+{
+	char *quoted = PQescapeIdentifier(conn, name, strlen(name));
+
+	text_append(text, quoted);
+	PQfreemem(quoted);
+}
+
+void
+text_append_literal(Text *text, PGconn *conn, const char *value)
+{
+	char *quoted = PQescapeLiteral(conn, value, strlen(value));
+
+	text_append(text, quoted);
+	PQfreemem(quoted);
 }
