@@ -72,6 +72,7 @@ typedef struct BarrierState
 	bool	   exists;
 	char	  *status;
 	bool	   covers; /* the frontier covers the wanted snapshot */
+	char	  *standing_upstream; /* a stopped one that it reads; NULL: none */
 	bool	   waits_in_spool; /* the applier has let go of changes that are not in the rows */
 	uint64	   own_xid; /* of the tick that moved the frontier last, 0: none */
 	bool	   failed_since; /* a refresh has failed since the wait began */
@@ -111,7 +112,7 @@ static const char *const look_sql =
 	"    WHERE pg_visible_in_snapshot(running, $2) AND running IS DISTINCT FROM $3),"
 	"  f.own_xid, f.last_error_at >= $4, f.last_error_sqlstate, f.last_error_message,"
 	"  p.slot_name, p.ack_lsn, d.created_xid = $3, d.xmin, f.xmin,"
-	"  pgtrickle.waits_in_spool(d.pgt_id),"
+	"  pgtrickle.waits_in_spool(d.pgt_id), pgtrickle.standing_upstream(d.pgt_id),"
 	"  (SELECT jsonb_build_object('row_count', v.row_count, 'difference_count', v.difference_count,"
 	"     'snapshot', v.snapshot::text, 'differences', v.differences)::text"
 	"   FROM pgtrickle.pgt_verifications v WHERE v.nonce = $5 AND v.pgt_id = $1)"
@@ -134,6 +135,7 @@ enum
 	LOOK_DEFINITION_XMIN,
 	LOOK_FRONTIER_XMIN,
 	LOOK_WAITS_IN_SPOOL,
+	LOOK_STANDING_UPSTREAM,
 	LOOK_ANSWER
 };
 
@@ -197,6 +199,7 @@ barrier_look(Barrier *barrier)
 		state->error_sqlstate = look_text(barrier, LOOK_ERROR_SQLSTATE);
 		state->error_message = look_text(barrier, LOOK_ERROR_MESSAGE);
 		state->slot_name = look_text(barrier, LOOK_SLOT_NAME);
+		state->standing_upstream = look_text(barrier, LOOK_STANDING_UPSTREAM);
 
 		char *ack_text = look_text(barrier, LOOK_ACK_LSN);
 
@@ -331,7 +334,13 @@ barrier_check_state(Barrier *barrier)
 							: 0,
 						errhint("Remove the cause, then call pgtrickle.resume_stream_table(%s).",
 								quote_literal_cstr(name))));
-	if (state->slot_name == NULL)
+	if (state->standing_upstream != NULL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("stream table \"%s\" cannot be up to date", name),
+						errdetail("It reads stream table \"%s\", which is paused or suspended.", state->standing_upstream),
+						errhint("Resume that one with pgtrickle.resume_stream_table(%s).",
+								quote_literal_cstr(state->standing_upstream))));
+	if (state->slot_name == NULL && !is_immediate(barrier))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no applier has been started for database \"%s\"",

@@ -79,6 +79,36 @@ $$;
 COMMENT ON FUNCTION pgtrickle.waits_in_spool(bigint) IS
 	'do the rows of a stream table lack what the spool has; not for users';
 
+-- What reads a stream table that is stopped stands still with it, or, where writers maintain it, follows all but that one.
+CREATE FUNCTION pgtrickle.standing_upstream(pgt_id bigint) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+	WITH RECURSIVE standing (pgt_id, cause) AS (
+		SELECT d.pgt_id, d.pgt_id FROM pgtrickle.pgt_definitions d WHERE d.status IN ('PAUSED', 'SUSPENDED', 'ERROR')
+		UNION
+		SELECT consumer.pgt_id, s.cause
+		FROM standing s
+		JOIN pgtrickle.pgt_definitions d ON d.pgt_id = s.pgt_id
+		JOIN pgtrickle.pgt_sources consumer ON consumer.source_relid = d.relid
+	)
+	SELECT min(d.relid::regclass::text) FROM standing s JOIN pgtrickle.pgt_definitions d ON d.pgt_id = s.cause
+	WHERE s.pgt_id = standing_upstream.pgt_id AND s.cause <> standing_upstream.pgt_id
+$$;
+COMMENT ON FUNCTION pgtrickle.standing_upstream(bigint) IS
+	'a stopped stream table that this one reads, directly or not; null if there is none; not for users';
+REVOKE ALL ON FUNCTION pgtrickle.standing_upstream(bigint) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.stands_still(pgt_id bigint) RETURNS boolean
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT pgtrickle.standing_upstream(pgt_id) IS NOT NULL
+$$;
+COMMENT ON FUNCTION pgtrickle.stands_still(bigint) IS
+	'does a stream table read one that is stopped; not for users';
+
 CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 	SELECT
 		d.pgt_id,
@@ -150,7 +180,8 @@ CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 		FROM pgtrickle.pgt_progress q
 	) p
 	CROSS JOIN LATERAL (
-		SELECT s.is_populated AND s.status = 'ACTIVE' AND NOT s.needs_reinit AND s.consecutive_errors = 0 AS follows
+		SELECT s.is_populated AND s.status = 'ACTIVE' AND NOT s.needs_reinit AND s.consecutive_errors = 0
+			AND NOT pgtrickle.stands_still(s.pgt_id) AS follows
 	) h
 	CROSS JOIN LATERAL (
 		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness

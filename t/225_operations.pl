@@ -232,7 +232,7 @@ is( $node->sql(
 		q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef
 		AND proname !~ '^(applier|tick)_'}
 	),
-	'consumers_of on_ddl_command_end on_sql_drop on_table_rewrite program_report prune_history waits_in_spool',
+	'consumers_of on_ddl_command_end on_sql_drop on_table_rewrite program_report prune_history standing_upstream stands_still waits_in_spool',
 	'SECURITY DEFINER: what there is');
 is( $node->sql(
 		q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef
@@ -244,7 +244,7 @@ is( $node->sql(
 		q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef
 		AND has_function_privilege('stranger', oid, 'EXECUTE')}
 	),
-	'consumers_of waits_in_spool',
-	'only the names of consumers, and whether the spool holds something, are for everybody');
+	'consumers_of stands_still waits_in_spool',
+	'only the names of consumers, and whether something is in the way of being fresh, are for everybody');
 
 done_testing();
