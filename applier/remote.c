@@ -26,13 +26,6 @@
  * The end of an epoch
  */
 
-static void
-free_intake(Remote *remote)
-{
-	remote_intake_free(remote->intake);
-	remote->intake = NULL;
-}
-
 void
 remote_close(Remote *remote)
 {
@@ -43,16 +36,7 @@ remote_close(Remote *remote)
 	remote->pgoutput = NULL;
 	remote->state = REMOTE_CLOSED;
 	remote->prefix.is_worth_it = false;
-	if (!remote->in_tick) /* it lives until that is over: see remote_tick_is_over() */
-		free_intake(remote);
-}
-
-void
-remote_tick_is_over(Remote *remote)
-{
-	remote->in_tick = false;
-	if (remote->state == REMOTE_CLOSED)
-		free_intake(remote);
+	remote_forget_transactions(remote);
 }
 
 static void
@@ -202,12 +186,6 @@ consider_heartbeat(Remote *remote, Control *control, Micros now, Error *error)
  * One turn
  */
 
-bool
-remote_is_ready(const Remote *remote, Micros now)
-{
-	return remote->state == REMOTE_RUNNING && !remote->heartbeat_is_running && now >= remote->retry_at;
-}
-
 static bool
 may_open(const Remote *remote, Micros now)
 {
@@ -262,6 +240,7 @@ remote_turn(Remote *remote, Remotes *remotes, Control *control, Micros now, Erro
 	if (remote->state != REMOTE_CLOSED && remote->state < REMOTE_TELLING &&
 		!remote_attach_advance(remote, remotes, control, now, error))
 		return false;
+	remote->must_turn = false;
 	if (now >= remote->wake_at || (remote->retry_at != 0 && now >= remote->retry_at))
 	{
 		remote->wake_at = MICROS_NEVER;
@@ -282,7 +261,7 @@ remote_report(Remote *remote, Control *control, Lsn stream_lsn, Micros now, Erro
 Micros
 remote_deadline(const Remote *remote)
 {
-	Micros deadline = copy_worker_deadline(&remote->worker);
+	Micros deadline = remote->must_turn ? 0 : copy_worker_deadline(&remote->worker);
 
 	if (may_open(remote, MICROS_NEVER) && remote->connect_at < deadline)
 		deadline = remote->connect_at;

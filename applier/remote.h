@@ -122,6 +122,7 @@ typedef struct Remote
 	/* What the next tick would take, or the running one takes. */
 	Prefix prefix;
 	bool   in_tick; /* the running one has a change set of it: its buffer must stay */
+	bool   must_turn; /* something has happened since its last turn that it may have to act on */
 	Micros wake_at; /* something that stopped the prefix may have gone; MICROS_NEVER: nothing has */
 
 	/* Its copies in the loaded catalog, by remote_relid. */
@@ -186,10 +187,11 @@ extern void remote_close(Remote *remote);
 extern void remote_failed(Remote *remote, Control *control, const Error *error, Micros now);
 
 /* Its transactions may be taken by a tick. */
-extern bool remote_is_ready(const Remote *remote, Micros now);
-
-/* The tick that used its buffer is over. */
-extern void remote_tick_is_over(Remote *remote);
+static inline bool
+remote_is_ready(const Remote *remote, Micros now)
+{
+	return remote->state == REMOTE_RUNNING && !remote->heartbeat_is_running && now >= remote->retry_at;
+}
 
 /* Errors of these three are the remote's own. */
 extern bool remote_serve(Remote *remote, const struct pollfd *fds, Micros now, bool *more,
@@ -205,6 +207,12 @@ extern bool remote_report(Remote *remote, Control *control, Lsn stream_lsn, Micr
 						  Error *error) MUST_CHECK;
 
 extern Micros remote_deadline(const Remote *remote);
+
+/* ------------------------------------------------------------------------------------------------
+ * Its copies (remote_copies.c)
+ */
+
+extern void remote_find_copies(Remote *remote, const Catalog *catalog);
 
 /* The copies of one of its relations: the first of *count neighbours, or NULL. */
 extern StreamTable *const *remote_copies_of(const Remote *remote, Oid relid, size_t *count);

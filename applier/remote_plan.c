@@ -267,6 +267,23 @@ remotes_add_sets(Remotes *remotes, Plan *plan)
  * Afterwards
  */
 
+void
+remote_forget_transactions(Remote *remote)
+{
+	if (remote->in_tick)
+		return;
+	remote_intake_free(remote->intake);
+	remote->intake = NULL;
+}
+
+static void
+tick_is_over(Remote *remote)
+{
+	remote->in_tick = false;
+	if (remote->state == REMOTE_CLOSED)
+		remote_forget_transactions(remote);
+}
+
 static void
 release_prefix(Remote *remote)
 {
@@ -294,7 +311,8 @@ remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros now)
 		remote->tick_failures = 0;
 		release_prefix(remote);
 		ack_persisted(&remote->ack, remote->position, insert_lsn);
-		remote_tick_is_over(remote);
+		remote->must_turn = true;
+		tick_is_over(remote);
 	}
 	remotes->may_have_news = true;
 }
@@ -315,7 +333,7 @@ remotes_tick_failed(Remotes *remotes, bool blame, Micros now)
 			remote->retry_at =
 				now + retry_delay(remote->tick_failures, REMOTE_DELAY_FIRST, REMOTE_DELAY_MAX);
 		}
-		remote_tick_is_over(remote);
+		tick_is_over(remote);
 	}
 	remotes->may_have_news = true;
 }

@@ -26,6 +26,9 @@ extern void remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros now);
 /* It was given up, or has failed; `blame`: and nobody knows because of whom. */
 extern void remotes_tick_failed(Remotes *remotes, bool blame, Micros now);
 
+/* After the end of the epoch: what was received comes again.  While a tick uses it, it stays until that is over. */
+extern void remote_forget_transactions(Remote *remote);
+
 /*
  * Lets go of the transactions at the front that touch no copy that is followed.  Returns the position up to which everything is
  * then in the copies, or what the remote has persisted if that is as far; *time is the remote's clock there.

@@ -227,53 +227,6 @@ remotes_use_rows(Remotes *remotes, const PGresult *result, Micros now, Error *er
  * Copies
  */
 
-static int
-compare_copies(const void *a, const void *b)
-{
-	Oid left = (*(StreamTable *const *) a)->copy.remote_relid;
-	Oid right = (*(StreamTable *const *) b)->copy.remote_relid;
-
-	return left < right ? -1 : left > right;
-}
-
-static void
-find_copies(Remote *remote, const Catalog *catalog)
-{
-	remote->copies = memory_resize(remote->copies, (catalog->count + 1) * sizeof(StreamTable *));
-	remote->copy_count = 0;
-	for (size_t i = 0; i < catalog->count; i++)
-	{
-		StreamTable *table = catalog->tables[i];
-
-		if (stream_table_is_copy(table) && table->copy.remote_id == remote->remote_id)
-			remote->copies[remote->copy_count++] = table;
-	}
-	if (remote->copy_count > 0)
-		qsort(remote->copies, remote->copy_count, sizeof(StreamTable *), compare_copies);
-}
-
-StreamTable *const *
-remote_copies_of(const Remote *remote, Oid relid, size_t *count)
-{
-	size_t low = 0;
-	size_t high = remote->copy_count;
-
-	while (low < high)
-	{
-		size_t middle = low + (high - low) / 2;
-
-		if (remote->copies[middle]->copy.remote_relid < relid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	*count = 0;
-	while (low + *count < remote->copy_count &&
-		   remote->copies[low + *count]->copy.remote_relid == relid)
-		(*count)++;
-	return *count > 0 ? &remote->copies[low] : NULL;
-}
-
 static bool
 wants_declaration(const Remote *remote)
 {
@@ -288,7 +241,7 @@ wants_declaration(const Remote *remote)
 static void
 use_catalog(Remote *remote, Remotes *remotes, const Catalog *catalog, Micros now)
 {
-	find_copies(remote, catalog);
+	remote_find_copies(remote, catalog);
 	if (remote->state == REMOTE_RELOADING && remote->reload_is_sent)
 	{
 		remote->state = REMOTE_RUNNING;
@@ -303,6 +256,7 @@ use_catalog(Remote *remote, Remotes *remotes, const Catalog *catalog, Micros now
 		remote->connect_at = now;
 	}
 	remote->prefix.is_worth_it = false;
+	remote->must_turn = true;
 	remotes->may_have_news = true;
 }
 

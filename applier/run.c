@@ -157,9 +157,9 @@ run_epoch(Applier *applier, Micros now, Error *error)
 {
 	applier_take_heartbeat(applier, now);
 	applier_settle_by_heartbeat(applier);
-	if (!applier_use_refresh_connection(applier, now, error))
-		return false;
-	if (!remotes_turn(&applier->remotes, &applier->control, applier->intake->stream_lsn, now, error))
+	/* The remotes first: they make ticks and reading the catalog due. */
+	if (!remotes_turn(&applier->remotes, &applier->control, applier->intake->stream_lsn, now, error) ||
+		!applier_use_refresh_connection(applier, now, error))
 		return false;
 	(void) ack_stream_reached(&applier->ack, applier->intake->stream_lsn);
 	return applier->stop_requested || applier_consider_heartbeat(applier, now, error);
