@@ -111,6 +111,7 @@ typedef struct Applier
 	Lsn		  persisted_ack_lsn;
 	Lsn		  persisted_stream_lsn; /* the stream position at the last persisting */
 	Micros	  persisted_at;
+	bool	  persisted_by_tick; /* and not by a heartbeat after it */
 	Snapshot *settle_snapshot; /* of a heartbeat; waits until the stream has reached its position */
 	Lsn		  settle_insert_lsn;
 	bool	  last_heartbeat_sent; /* while stopping */

@@ -45,6 +45,7 @@ applier_take_heartbeat(Applier *applier, Micros now)
 	control->heartbeat_is_done = false;
 	ack_flushed(&applier->ack, control->heartbeat_ack_lsn);
 	applier_note_persisted(applier, control->heartbeat_ack_lsn, control->heartbeat_stream_lsn, now);
+	applier->persisted_by_tick = false;
 
 	/*
 	 * An earlier one that still waits is not replaced, or a busy stream would never settle
@@ -59,7 +60,8 @@ applier_take_heartbeat(Applier *applier, Micros now)
 
 /*
  * Only when the WAL has moved by more than heartbeats move it, and when there is something to
- * persist or to settle.
+ * persist or to settle; and once after the last of many ticks.  A tick persists a position before its own
+ * commit, while who waits on a standby may have asked for one behind it (wait_fresh with an LSN).
  */
 Micros
 applier_heartbeat_due(const Applier *applier)
@@ -69,7 +71,8 @@ applier_heartbeat_due(const Applier *applier)
 	if (applier->control.heartbeat_is_running || applier->tick.state != TICK_IDLE ||
 		!control_has_room(&applier->control))
 		return MICROS_NEVER;
-	if (intake->stream_lsn < applier->persisted_stream_lsn + HEARTBEAT_WAL_BYTES_MIN)
+	if (intake->stream_lsn <
+		applier->persisted_stream_lsn + (applier->persisted_by_tick ? 1 : HEARTBEAT_WAL_BYTES_MIN))
 		return MICROS_NEVER;
 	if (applier->settle->entry_count > UNSETTLED_MAX && applier->settle_snapshot == NULL)
 		return 0;

@@ -57,6 +57,7 @@ tick_was_committed(Applier *applier, Micros now)
 		applier->schedule->tick_duration = (3 * applier->schedule->tick_duration + duration) / 4;
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
 	applier_note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
+	applier->persisted_by_tick = true;
 	remotes_committed(&applier->remotes, tick->commit_insert_lsn, now);
 	defer_those_waiting(applier, now);
 	for (size_t i = 0; i < applier->catalog->count; i++)
