@@ -7,12 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/*
- * For values that have no binary form, and so that a transaction of some size is not written to the server's disk while it is decoded.
- */
-#define STREAM_SETTINGS                                                                            \
-	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex "      \
-	"-c logical_decoding_work_mem=256MB"
+/* So that a transaction of some size is not written to the server's disk while it is decoded. */
+#define STREAM_SETTINGS "-c logical_decoding_work_mem=256MB"
 
 void
 connection_parameters(ConnectionParameters *parameters, const char *dbname,

@@ -43,6 +43,7 @@ typedef enum RemoteState
 /* One row of sql/remote_look.sql. */
 typedef struct RemoteServer
 {
+	bool	 is_in_recovery; /* a standby */
 	char	 system_identifier[24];
 	int		 timeline;
 	uint64_t wal_segment_bytes;

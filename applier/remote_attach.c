@@ -43,27 +43,28 @@ take_look(Remote *remote, const PGresult *result, Error *error)
 {
 	RemoteServer *server = &remote->server;
 
-	if (PQntuples(result) != 1 || PQnfields(result) != 13)
+	if (PQntuples(result) != 1 || PQnfields(result) != 14)
 		return error_set(error, FAIL_RETRY, "unexpected shape of the server's state");
 	memset(server, 0, sizeof(*server));
+	server->is_in_recovery = PQgetvalue(result, 0, 0)[0] == 't';
 	snprintf(server->system_identifier, sizeof(server->system_identifier), "%s",
-			 PQgetvalue(result, 0, 0));
-	server->timeline = atoi(PQgetvalue(result, 0, 1));
-	server->wal_segment_bytes = strtoull(PQgetvalue(result, 0, 2), NULL, 10);
-	(void) lsn_parse(PQgetvalue(result, 0, 3), &server->insert_lsn);
-	server->slot_exists = PQgetvalue(result, 0, 4)[0] == 't';
-	server->slot_is_ours = PQgetvalue(result, 0, 5)[0] == 't' &&
-						   strcmp(PQgetvalue(result, 0, 6), remote->plugin) == 0;
-	server->slot_is_active = PQgetvalue(result, 0, 7)[0] == 't';
-	server->slot_active_pid = atoi(PQgetvalue(result, 0, 8));
-	server->slot_is_lost = strcmp(PQgetvalue(result, 0, 9), "lost") == 0;
-	(void) lsn_parse(PQgetvalue(result, 0, 10), &server->confirmed_flush_lsn);
-	server->recent_xid = strtoull(PQgetvalue(result, 0, 12), NULL, 10);
+			 PQgetvalue(result, 0, 1));
+	server->timeline = atoi(PQgetvalue(result, 0, 2));
+	server->wal_segment_bytes = strtoull(PQgetvalue(result, 0, 3), NULL, 10);
+	(void) lsn_parse(PQgetvalue(result, 0, 4), &server->insert_lsn);
+	server->slot_exists = PQgetvalue(result, 0, 5)[0] == 't';
+	server->slot_is_ours = PQgetvalue(result, 0, 6)[0] == 't' &&
+						   strcmp(PQgetvalue(result, 0, 7), remote->plugin) == 0;
+	server->slot_is_active = PQgetvalue(result, 0, 8)[0] == 't';
+	server->slot_active_pid = atoi(PQgetvalue(result, 0, 9));
+	server->slot_is_lost = strcmp(PQgetvalue(result, 0, 10), "lost") == 0;
+	(void) lsn_parse(PQgetvalue(result, 0, 11), &server->confirmed_flush_lsn);
+	server->recent_xid = strtoull(PQgetvalue(result, 0, 13), NULL, 10);
 	if (server->wal_segment_bytes == 0)
 		return error_set(error, FAIL_RETRY, "could not find out the size of WAL segments");
-	if (strcmp(PQgetvalue(result, 0, 11), "logical") != 0)
+	if (strcmp(PQgetvalue(result, 0, 12), "logical") != 0)
 	{
-		error_set(error, FAIL_RETRY, "wal_level of the remote is \"%s\"", PQgetvalue(result, 0, 11));
+		error_set(error, FAIL_RETRY, "wal_level of the remote is \"%s\"", PQgetvalue(result, 0, 12));
 		error_hint(error, "Set wal_level to logical there, and restart that server.");
 		return false;
 	}
@@ -71,7 +72,8 @@ take_look(Remote *remote, const PGresult *result, Error *error)
 }
 
 /*
- * Does the stream continue where the copies are?  If not, all of them are copied anew, and the differences applied.
+ * Does the stream continue where the copies are?  If not, all of them are copied anew, and the differences applied.  Whether the
+ * server has the position in its history at all, the stream asks (check_timeline).
  */
 static void
 find_gap(Remote *remote)
@@ -88,8 +90,6 @@ find_gap(Remote *remote)
 	else if (strcmp(remote->system_identifier, server->system_identifier) != 0)
 		snprintf(reason, size, "the system identifier was %s and is %s", remote->system_identifier,
 				 server->system_identifier);
-	else if (remote->timeline != server->timeline)
-		snprintf(reason, size, "the timeline was %d and is %d", remote->timeline, server->timeline);
 	else if (server->confirmed_flush_lsn > remote->position)
 		snprintf(reason, size, "replication slot \"%s\" stands at %s and not before %s", remote->slot,
 				 lsn_text(server->confirmed_flush_lsn).text, position.text);
@@ -123,13 +123,19 @@ static bool
 create_slot(Remote *remote, Error *error)
 {
 	const char *values[2] = {remote->slot, remote->plugin};
+	bool		may_fail_over =
+		PQserverVersion(remote->control.conn) >= 170000 && !remote->server.is_in_recovery;
 
 	if (remote->gap_reason[0] == '\0')
 		snprintf(remote->gap_reason, sizeof(remote->gap_reason),
 				 "replication slot \"%s\" did not exist", remote->slot);
 	log_event(LEVEL_LOG, "creating replication slot \"%s\" on remote \"%s\"", remote->slot,
 			  remote->name);
-	return ask(remote, REMOTE_CREATING, sql_remote_create_slot, 2, values, error);
+	if (remote->server.is_in_recovery)
+		log_event(LEVEL_LOG, "that waits for the primary of that server to note its running transactions: "
+							 "\"SELECT pg_log_standby_snapshot()\" there makes it do so");
+	return ask(remote, REMOTE_CREATING,
+			   may_fail_over ? sql_remote_create_failover_slot : sql_remote_create_slot, 2, values, error);
 }
 
 static int
@@ -216,6 +222,8 @@ start_stream(Remote *remote, const Options *options, const Control *control, Err
 	started = stream_connect(&remote->stream, remote->conninfo, remote->slot, remote->start_lsn,
 							 plugin, error);
 	remote->stream.silence_max = options->remote_timeout;
+	stream_expect_timeline(&remote->stream, remote->gap_reason[0] != '\0' ? 0 : remote->timeline,
+						   remote->server.confirmed_flush_lsn);
 	if (remote->pgoutput != NULL)
 		remote->stream.client_encoding = encoding;
 	free(plugin);
@@ -241,6 +249,9 @@ consider_slot(Remote *remote, const Options *options, const Control *control, Mi
 		return ask(remote, REMOTE_DROPPING, sql_drop_slot, 1, values, error);
 	if (!server->slot_exists)
 		return create_slot(remote, error);
+	if (server->is_in_recovery && server->insert_lsn < remote->position)
+		return error_set(error, FAIL_RETRY, "the standby has replayed its WAL up to %s and not to %s yet",
+						 lsn_text(server->insert_lsn).text, lsn_text(remote->position).text);
 	if (!server->slot_is_active)
 		return start_stream(remote, options, control, error);
 	log_event(LEVEL_DEBUG, "waiting: replication slot \"%s\" of remote \"%s\" is active for process %d",
@@ -304,12 +315,44 @@ say_started(const Remote *remote)
 				  remote->gap_reason);
 }
 
+/*
+ * A standby that took over has the transactions that had reached it.  Those behind, which the copies may have, are undone by copying
+ * anew; if the copies were not further than it was, they go on.
+ */
+static void
+check_timeline(Remote *remote)
+{
+	const Stream *stream = &remote->stream;
+
+	remote->server.timeline = stream->timeline;
+	if (!stream->is_elsewhere)
+	{
+		if (remote->gap_reason[0] == '\0' && remote->timeline != stream->timeline)
+			log_event(LEVEL_LOG, "remote \"%s\" goes on with timeline %d, which left timeline %d at %s",
+					  remote->name, stream->timeline, remote->timeline,
+					  lsn_text(stream->timeline_end_lsn).text);
+		return;
+	}
+	if (stream->timeline_end_lsn == LSN_NONE)
+		snprintf(remote->gap_reason, sizeof(remote->gap_reason),
+				 "timeline %d does not descend from timeline %d", stream->timeline, remote->timeline);
+	else
+		snprintf(remote->gap_reason, sizeof(remote->gap_reason),
+				 "timeline %d left timeline %d at %s, and the copies are at %s", stream->timeline,
+				 remote->timeline, lsn_text(stream->timeline_end_lsn).text,
+				 lsn_text(remote->position).text);
+	remote->start_lsn = stream->start_lsn;
+	remote->intake->stream_lsn = stream->start_lsn;
+	remote->released_lsn = stream->start_lsn;
+}
+
 /* The slot is ours, and it is where we thought it was. */
 static bool
 begin_following(Remote *remote, Control *control, Error *error)
 {
 	const RemoteServer *server = &remote->server;
 
+	check_timeline(remote);
 	if (!server->slot_exists || server->confirmed_flush_lsn > remote->start_lsn)
 		return error_set(error, FAIL_RETRY, "replication slot \"%s\" was moved by somebody else",
 						 remote->slot);

@@ -12,10 +12,12 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "memory.h"
 #include "stop_point.h"
+#include "timeline.h"
 
 #define RECEIVE_BYTES_PER_TURN (1024 * 1024)
 #define FEEDBACK_INTERVAL_DEFAULT (10 * MICROS_PER_SECOND)
@@ -54,6 +56,14 @@ stream_connect(Stream *stream, const char *dbname, const char *slot, Lsn start_l
 }
 
 void
+stream_expect_timeline(Stream *stream, int timeline_before, Lsn otherwise_lsn)
+{
+	stream->asks_timeline = true;
+	stream->timeline_before = timeline_before;
+	stream->otherwise_lsn = otherwise_lsn;
+}
+
+void
 stream_close(Stream *stream)
 {
 	session_close(&stream->session);
@@ -77,7 +87,10 @@ send_command(Stream *stream, const char *command, StreamState next, Error *error
 	return true;
 }
 
-/* One answer of one row, which says wal_sender_timeout first. */
+/*
+ * One answer of one row, which says wal_sender_timeout first.  How text looks must not depend on what the connection string or the
+ * role says.
+ */
 static bool
 send_settings(Stream *stream, Error *error)
 {
@@ -85,18 +98,30 @@ send_settings(Stream *stream, Error *error)
 	char *encoding;
 	bool  sent;
 
-	if (stream->client_encoding == NULL)
-		return send_command(stream, "SHOW wal_sender_timeout", STREAM_IDENTIFYING, error);
-	encoding = PQescapeLiteral(stream->session.conn, stream->client_encoding,
-							   strlen(stream->client_encoding));
-	text_append_format(&command,
-					   "SELECT pg_catalog.current_setting('wal_sender_timeout'), "
-					   "pg_catalog.set_config('client_encoding', %s, false)",
-					   encoding);
-	PQfreemem(encoding);
+	text_append(&command, "SELECT pg_catalog.current_setting('wal_sender_timeout'), "
+						  "pg_catalog.set_config('DateStyle', 'ISO', false), "
+						  "pg_catalog.set_config('IntervalStyle', 'postgres', false), "
+						  "pg_catalog.set_config('extra_float_digits', '3', false), "
+						  "pg_catalog.set_config('bytea_output', 'hex', false)");
+	if (stream->client_encoding != NULL)
+	{
+		encoding = PQescapeLiteral(stream->session.conn, stream->client_encoding,
+								   strlen(stream->client_encoding));
+		text_append_format(&command, ", pg_catalog.set_config('client_encoding', %s, false)", encoding);
+		PQfreemem(encoding);
+	}
 	sent = send_command(stream, command.data, STREAM_IDENTIFYING, error);
 	text_free(&command);
 	return sent;
+}
+
+static bool
+send_history_question(Stream *stream, Error *error)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "TIMELINE_HISTORY %d", stream->timeline);
+	return send_command(stream, command, STREAM_ASKING_HISTORY, error);
 }
 
 static bool
@@ -136,14 +161,39 @@ take_timeout(Stream *stream, const char *timeout)
 		stream->feedback_interval_max = micros / 3;
 }
 
+/* The server has another timeline now, and this is its history (NULL: none that has to do with us). */
+static void
+take_history(Stream *stream, const char *history)
+{
+	if (history == NULL || !timeline_end(history, stream->timeline_before, &stream->timeline_end_lsn))
+		stream->timeline_end_lsn = LSN_NONE;
+	if (stream->start_lsn <= stream->timeline_end_lsn)
+		return;
+	stream->is_elsewhere = true;
+	stream->start_lsn = stream->otherwise_lsn;
+}
+
+static void
+take_timeline(Stream *stream, const PGresult *result)
+{
+	stream->timeline = atoi(PQgetvalue(result, 0, 1));
+	if (stream->timeline < stream->timeline_before)
+		take_history(stream, NULL);
+}
+
 static bool
 take_start_result(Stream *stream, PGresult *result, Error *error)
 {
 	ExecStatusType status = PQresultStatus(result);
 
-	if (stream->state == STREAM_IDENTIFYING && status == PGRES_TUPLES_OK)
+	if (status == PGRES_TUPLES_OK && PQntuples(result) == 1)
 	{
-		take_timeout(stream, PQgetvalue(result, 0, 0));
+		if (stream->state == STREAM_IDENTIFYING)
+			take_timeout(stream, PQgetvalue(result, 0, 0));
+		else if (stream->state == STREAM_ASKING_TIMELINE)
+			take_timeline(stream, result);
+		else if (stream->state == STREAM_ASKING_HISTORY)
+			take_history(stream, PQgetvalue(result, 0, 1));
 		return true;
 	}
 	if (stream->state == STREAM_STARTING && status == PGRES_COPY_BOTH)
@@ -157,6 +207,18 @@ take_start_result(Stream *stream, PGresult *result, Error *error)
 						 stream->slot);
 }
 
+/* The answer has been read to its end. */
+static bool
+send_next(Stream *stream, Error *error)
+{
+	if (stream->state == STREAM_IDENTIFYING && stream->asks_timeline)
+		return send_command(stream, "IDENTIFY_SYSTEM", STREAM_ASKING_TIMELINE, error);
+	if (stream->state == STREAM_ASKING_TIMELINE && stream->timeline_before != 0 &&
+		stream->timeline > stream->timeline_before)
+		return send_history_question(stream, error);
+	return send_start(stream, error);
+}
+
 bool
 stream_start(Stream *stream, bool *is_done, Error *error)
 {
@@ -165,7 +227,7 @@ stream_start(Stream *stream, bool *is_done, Error *error)
 	if (stream->state == STREAM_CONNECTING && session->state == SESSION_OPEN &&
 		!send_settings(stream, error))
 		return false;
-	while ((stream->state == STREAM_IDENTIFYING || stream->state == STREAM_STARTING) &&
+	while (stream->state >= STREAM_IDENTIFYING && stream->state <= STREAM_STARTING &&
 		   !PQisBusy(session->conn))
 	{
 		PGresult *result = PQgetResult(session->conn);
@@ -173,8 +235,7 @@ stream_start(Stream *stream, bool *is_done, Error *error)
 
 		if (result == NULL)
 		{
-			/* The answer has been read to its end. */
-			if (!send_start(stream, error))
+			if (!send_next(stream, error))
 				return false;
 			continue;
 		}

@@ -2,7 +2,7 @@
  * applier/stream.h
  *     The replication protocol: starting the stream, its messages, feedback.
  *
- *     CONNECTING -> IDENTIFYING -> STARTING -> STREAMING
+ *     CONNECTING -> IDENTIFYING -> (ASKING_TIMELINE -> (ASKING_HISTORY ->)) STARTING -> STREAMING
  *
  * Reading is always going on, whatever the rest does; feedback goes out on a timer, so that the
  * server never waits for a slow tick.  Which position is fed back as flushed is decided elsewhere
@@ -19,6 +19,8 @@ typedef enum StreamState
 	STREAM_CLOSED,
 	STREAM_CONNECTING,
 	STREAM_IDENTIFYING,
+	STREAM_ASKING_TIMELINE,
+	STREAM_ASKING_HISTORY,
 	STREAM_STARTING,
 	STREAM_STREAMING
 } StreamState;
@@ -31,6 +33,14 @@ typedef struct Stream
 	Lsn			start_lsn; /* what START_REPLICATION was given */
 	char	   *plugin_options;
 	const char *client_encoding; /* of what the plugin sends as text; NULL: as the connection has it */
+
+	/* Of a server that may have been replaced by a standby of it; see stream_expect_timeline. */
+	bool asks_timeline;
+	int	 timeline; /* the server's */
+	int	 timeline_before; /* on which start_lsn was reached; 0: not known */
+	Lsn	 timeline_end_lsn; /* where that one was left; LSN_NONE: the present one does not descend from it */
+	bool is_elsewhere; /* start_lsn is not in the history of this server: started at otherwise_lsn */
+	Lsn	 otherwise_lsn;
 
 	Micros feedback_interval_max; /* at most a third of wal_sender_timeout */
 	Micros last_feedback_at;
@@ -61,6 +71,12 @@ typedef struct StreamSink
 extern bool stream_connect(Stream *stream, const char *dbname, const char *slot, Lsn start_lsn,
 						   const char *plugin_options, Error *error) MUST_CHECK;
 extern void stream_close(Stream *stream);
+
+/*
+ * To be called before it is connected: `start_lsn` was reached on `timeline_before` (0: forget about it).  If the server is on
+ * another timeline now, and that one was left before start_lsn, the stream starts at `otherwise_lsn`, and stream->is_elsewhere.
+ */
+extern void stream_expect_timeline(Stream *stream, int timeline_before, Lsn otherwise_lsn);
 
 /*
  * Goes as far as it can without waiting; *is_done when it streams.  An active slot is SQLSTATE

@@ -4,7 +4,8 @@
  *
  * The timeline of a primary is that of the WAL being written; the control file learns of a promotion only later.
  */
-SELECT control.system_identifier::text,
+SELECT pg_catalog.pg_is_in_recovery(),
+	control.system_identifier::text,
 	CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c)
 	ELSE ('x' || pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8))::bit(32)::int
 	END,
