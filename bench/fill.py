@@ -9,13 +9,9 @@
 #
 #     bench/fill.py [--rows N] [--rate N] [--before SECONDS]
 import argparse
-import glob
-import os
-import statistics
-import subprocess
 import time
 
-import cluster
+from paced import PacedWriters, describe
 from stream_tables import StreamTables, percentile, report, timed
 
 parser = argparse.ArgumentParser()
@@ -38,48 +34,10 @@ FILLS = [
 ]
 
 
-class Writers:
-    """pgbench in the background; its latencies by the moment they ended."""
-
-    def __init__(self, server):
-        self.prefix = os.path.join(server.directory, "writers")
-        script = self.prefix + ".sql"
-        with open(script, "w") as out:
-            out.write(SCRIPT % {"rows": arguments.rows})
-        self.process = subprocess.Popen(
-            [server.program("pgbench"), "-n", "-c", "4", "-T", "3600", "-R", str(arguments.rate), "-f", script, "-l",
-             "--log-prefix", self.prefix, server.conninfo],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
-    def latencies(self, since, until):
-        found = []
-        for name in glob.glob(self.prefix + ".*"):
-            if name.endswith(".sql"):
-                continue
-            with open(name) as log:
-                for line in log:
-                    words = line.split()
-                    if len(words) < 6:
-                        continue
-                    ended = float(words[4]) + float(words[5]) / 1e6
-                    if since <= ended <= until:
-                        found.append(float(words[2]) / 1000)
-        return found
-
-
-def describe(values):
-    return "p50 %7.2f   p99 %8.2f   longest %8.2f ms   n %d" % (
-        statistics.median(values), percentile(values, 0.99), max(values), len(values))
-
-
 with StreamTables(SETTINGS) as server:
     server.sql("""CREATE TABLE big (id bigint PRIMARY KEY, k integer, v bigint);
         INSERT INTO big SELECT i, i %% 1000, i FROM generate_series(1, %d) i; VACUUM ANALYZE big; CHECKPOINT""" % arguments.rows)
-    writers = Writers(server)
+    writers = PacedWriters(server, SCRIPT % {"rows": arguments.rows}, arguments.rate)
     lines = ["%d rows, %d transactions/s of three statements each" % (arguments.rows, arguments.rate), ""]
     time.sleep(5)
     moments = {}
