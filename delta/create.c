@@ -8,7 +8,8 @@
  *             -> `filled` message, snapshot S0, first fill -> indexes, guard trigger -> frontier = S0 -> replica identities -> `catalog` message
  *
  * The order of the messages is a promise to the applier (docs/explanation/tick.md, section 7): interest goes out before S0 is
- * taken, and whatever this transaction writes to a source after `filled` is not in the fill.
+ * taken, and whatever this transaction writes to a source after `filled` is not in the fill.  An IMMEDIATE one needs no applier; what others have
+ * written since its fill is added at the end, with writers away (immediate_switch.c).
  *
  * The table is made and filled as the caller; catalog rows and state tables are the extension's.
  */
@@ -292,6 +293,13 @@ create_guard(CreateRequest *request)
 	execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgtrickle_guard", request->qualified_name));
 }
 
+/* Rows for somebody else's table are not maintained. */
+static bool
+is_immediate(CreateRequest *request)
+{
+	return strcmp(request->effective_mode, "IMMEDIATE") == 0 && !request->rows_only;
+}
+
 /* ---- first fill ---- */
 
 /*
@@ -350,6 +358,8 @@ fill(CreateRequest *request)
 
 	table = table_load(request->pgt_id);
 	rows = table_first_fill(table);
+	if (is_immediate(request))
+		request->filled = RegisterSnapshot(GetActiveSnapshot());
 	PopActiveSnapshot();
 	record_fill(request, snapshot, lsn, taken_at, rows);
 	extension_scope_leave(&scope);
@@ -368,11 +378,14 @@ create_stream_table(CreateRequest *request)
 	List	   *relations;
 	char	   *meaning;
 	List	   *sources_to_alter = NIL;
+	ImmediateCreation *creation = NULL;
 
 	request->program = program_compile(request->query, CurrentMemoryContext);
 	choose_mode(request);
 	check_query_runs(request);
-	if (strcmp(request->effective_mode, "IMMEDIATE") == 0)
+	if (is_immediate(request))
+		creation = immediate_creation_begin(request->program);
+	else if (strcmp(request->effective_mode, "IMMEDIATE") == 0)
 		immediate_lock_sources(request->program);
 	else
 	{
@@ -404,8 +417,11 @@ create_stream_table(CreateRequest *request)
 	replica_identity_set(sources_to_alter);
 	invalidate_definitions();
 	CommandCounterIncrement();
-	if (strcmp(request->effective_mode, "IMMEDIATE") == 0 && !request->rows_only)
-		immediate_sync_triggers();
+	if (creation != NULL)
+	{
+		immediate_creation_end(creation, request->pgt_id, request->filled);
+		UnregisterSnapshot(request->filled);
+	}
 	(void) wal_message_emit("catalog", true, false);
 }
 

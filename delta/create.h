@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "program.h"
+#include "utils/snapshot.h"
 
 typedef struct CreateRequest
 {
@@ -26,6 +27,7 @@ typedef struct CreateRequest
 	const char *effective_mode;
 	Oid			relid;
 	int64		pgt_id;
+	Snapshot	filled;			/* registered; what the first fill of an IMMEDIATE one saw */
 } CreateRequest;
 
 /* Everything that follows the checks of the name; needs an SPI connection.  Fills in the rest of the request. */

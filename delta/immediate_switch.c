@@ -7,6 +7,7 @@
  *
  *     on schedule --prepare: refreshed by the applier, to a frontier F-->           --lock sources--> changes since F  --> triggers --> IMMEDIATE
  *     paused, or nobody there to refresh it --its query is run, at a snapshot S0--> --lock sources--> changes since S0 --> triggers --> IMMEDIATE
+ *     new                                   --its first fill, at a snapshot S0-->   --lock sources--> changes since S0 --> triggers --> IMMEDIATE
  *
  * What has changed since F or S0 is read from the versions of the sources' rows (row_versions.c) and goes through the delta program.
  *
@@ -327,7 +328,7 @@ typedef struct CatchUp
 	int64		pgt_id;
 	List	   *tables;			/* oid list: what the query reads, as it was at the beginning */
 	XLogRecPtr	begin;
-	Snapshot	before;			/* the applier's; NULL: that of the query */
+	Snapshot	before;			/* that of the applier or of the first fill; NULL: that of the query */
 	char	   *fingerprint;	/* of the program that the rows are right for */
 } CatchUp;
 
@@ -463,6 +464,41 @@ pgtrickle_immediate_catch_up(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/* ---- made IMMEDIATE ---- */
+
+struct ImmediateCreation
+{
+	bool		at_once;		/* writers are away from the beginning */
+	CatchUp		catch_up;
+};
+
+ImmediateCreation *
+immediate_creation_begin(DeltaProgram *program)
+{
+	ImmediateCreation *creation = palloc0(sizeof(ImmediateCreation));
+	CatchUp    *catch_up = &creation->catch_up;
+
+	catch_up->tables = tables_read(program);
+	catch_up->fingerprint = program_fingerprint(program);
+	creation->at_once = !row_versions_can_tell(catch_up->tables) || writers_are_away(tables_behind_program(program));
+	if (creation->at_once)
+		immediate_lock_sources(program);
+	else
+		catch_up->begin = row_versions_begin(catch_up->tables);
+	return creation;
+}
+
+void
+immediate_creation_end(ImmediateCreation *creation, int64 pgt_id, Snapshot filled)
+{
+	creation->catch_up.pgt_id = pgt_id;
+	creation->catch_up.before = filled;
+	if (creation->at_once)
+		immediate_sync_triggers();
+	else
+		immediate_refill(pgt_id, false, changes_since, &creation->catch_up);
 }
 
 /* ---- stopping ---- */

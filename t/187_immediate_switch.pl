@@ -108,7 +108,16 @@ sub write_meanwhile
 	};
 }
 $node->stop_applier;
-my $release = write_meanwhile('becoming IMMEDIATE without an applier');
+# --- made IMMEDIATE ---
+my $release = write_meanwhile('made IMMEDIATE');
+$switcher->send(q{SELECT pgtrickle.create_stream_table('made', 'SELECT s.city, held(x.amount) AS amount FROM sales x JOIN shops s USING (shop)', refresh_mode => 'IMMEDIATE')});
+$release->();
+is($switcher->wait->{state}, '00000', '... which is done when its first fill is');
+$node->is_current('made', '... and exact');
+is_answered($writer, 'UPDATE sales SET amount = amount + 1 WHERE id < 4; DELETE FROM sales WHERE id = 1002', 'writers maintain it');
+$node->is_current('made', '... exactly');
+$node->drop_stream_table('made');
+$release = write_meanwhile('becoming IMMEDIATE without an applier');
 $switcher->send('SET client_min_messages = notice; ' . mode('counted', 'IMMEDIATE'));
 $release->();
 $said = $switcher->wait;
