@@ -9,12 +9,7 @@
  *
  * The first part is an inner join and follows join.c.  For the second, let m(l) be the number of matches of l.  If it is never above one,
  * "without a match" is the factor 1 - m(l), which is linear in R, so the rule of the inner join holds for it with the sign of R's delta
- * turned round: d(L x (1 - m)) = dL x (1 - m') - L' x dm + dL x dm.  What m counts is made to match at most once:
- *
- *  - R itself, when the columns that ON equates contain a key of R;
- *  - otherwise, when c is equalities plus conditions on one side: the distinct values of R's side of the equalities (a state with counts,
- *    by distinct.c), of which one row of L can match only one;
- *  - otherwise the distinct values that c uses of those rows of L that have a match, looked up by L's own columns.
+ * turned round: d(L x (1 - m)) = dL x (1 - m') - L' x dm + dL x dm.  outer_join_lookup.c makes what m counts match at most once.
  *
  * A filter above the join stays with it.  For rows without a match it is folded with NULL in place of the missing side: what
  * becomes false needs no second part (the join is an inner one in effect); a filter "R.column IS NULL" on a column that is never NULL in R
@@ -22,27 +17,18 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "access/table.h"
 #include "block.h"
-#include "catalog/pg_attribute.h"
-#include "catalog/pg_type_d.h"
+#include "compat.h"
 #include "lib/stringinfo.h"
 #include "lock_pairs.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
-#include "parser/parsetree.h"
-#include "query.h"
+#include "outer_join.h"
 #include "rewrite/rewriteManip.h"
 #include "tree_build.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/syscache.h"
-#include "utils/typcache.h"
-
-#define LEFT_INPUT 1
-#define RIGHT_INPUT 2
 
 typedef struct OuterJoin
 {
@@ -63,27 +49,7 @@ typedef struct JoinPart
 	List	   *targets;
 } JoinPart;
 
-/* ---- expressions of one side ---- */
-
-static bool
-is_about(Node *node, int rtindex)
-{
-	Relids		used = pull_varnos(NULL, node);
-
-	return bms_is_subset(used, bms_make_singleton(rtindex));
-}
-
-/* Exchanges the two inputs in an expression. */
-static void *
-exchanged(void *node)
-{
-	Node	   *copy = copyObject((Node *) node);
-
-	ChangeVarNodes(copy, LEFT_INPUT, RIGHT_INPUT + 1, 0);
-	ChangeVarNodes(copy, RIGHT_INPUT, LEFT_INPUT, 0);
-	ChangeVarNodes(copy, RIGHT_INPUT + 1, RIGHT_INPUT, 0);
-	return copy;
-}
+/* ---- what NULLs in place of a side come to ---- */
 
 typedef struct NullsContext
 {
@@ -162,11 +128,10 @@ column_is_never_null(BlockInput *input, AttrNumber attno)
 		return false;
 	if (input->rte->rtekind == RTE_RELATION)
 	{
-		HeapTuple	tuple = SearchSysCacheAttNum(input->rte->relid, attno);
-		bool		not_null = HeapTupleIsValid(tuple) && ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
+		Relation	relation = table_open(input->rte->relid, AccessShareLock);
+		bool		not_null = compat_is_never_null(RelationGetDescr(relation), attno);
 
-		if (HeapTupleIsValid(tuple))
-			ReleaseSysCache(tuple);
+		table_close(relation, NoLock);
 		return not_null;
 	}
 	if (input->rte->rtekind == RTE_SUBQUERY && input->rte->subquery->setOperations == NULL)
@@ -193,16 +158,16 @@ never_null_mutator(Node *node, OuterJoin *join)
 	return expression_tree_mutator(node, never_null_mutator, join);
 }
 
-/* ---- blocks ---- */
+/* ---- the parts ---- */
 
-static QueryBlock *
-make_block(OuterJoin *join, List *inputs, List *quals, List *targets)
+QueryBlock *
+outer_join_block(Compiler *compiler, List *inputs, List *quals, List *targets)
 {
 	QueryBlock *block = palloc0(sizeof(QueryBlock));
 	List	   *rtable = NIL;
 	ListCell   *lc;
 
-	block->program = join->compiler->program;
+	block->program = compiler->program;
 	block->inputs = inputs;
 	block->quals = quals;
 	foreach(lc, inputs)
@@ -215,252 +180,6 @@ make_block(OuterJoin *join, List *inputs, List *quals, List *targets)
 	block->query = simple_query(rtable, quals, targets);
 	return block;
 }
-
-static List *
-targets_of(List *exprs)
-{
-	List	   *targets = NIL;
-	ListCell   *lc;
-
-	foreach(lc, exprs)
-		targets = lappend(targets, makeTargetEntry(copyObject(lfirst(lc)), list_length(targets) + 1,
-												   psprintf("k%d", list_length(targets) + 1), false));
-	return targets;
-}
-
-/* SELECT DISTINCT exprs FROM inputs WHERE quals, as an input. */
-static BlockInput *
-distinct_values(OuterJoin *join, List *inputs, List *quals, List *exprs)
-{
-	Compiled   *compiled;
-
-	if (exprs == NIL)			/* all that matters is whether there is a row */
-		exprs = list_make1(makeBoolConst(true, false));
-	compiled = compile_projection(join->compiler, make_block(join, inputs, quals, targets_of(exprs)));
-	if (compiled != NULL && compiled->rowset >= 0)
-		compiled = compile_distinct(join->compiler, compiled);
-	return compiled == NULL ? NULL : block_input_from_compiled(compiled, "matched");
-}
-
-/* ---- the condition of a lookup ---- */
-
-typedef struct Lookup
-{
-	List	   *equalities;		/* of OpExpr: left expression = right expression */
-	List	   *left;			/* conditions on the preserved side, or on nothing */
-	List	   *right;			/* conditions on the side that is looked up */
-	List	   *others;
-} Lookup;
-
-/* expression of input 1 = expression of input 2, turned round if necessary; NULL: not of this form */
-static OpExpr *
-equality_of_sides(Node *node)
-{
-	OpExpr	   *condition = (OpExpr *) node;
-	Node	   *left;
-	Node	   *right;
-
-	if (!IsA(node, OpExpr) || list_length(condition->args) != 2)
-		return NULL;
-	left = linitial(condition->args);
-	right = lsecond(condition->args);
-	if (!op_mergejoinable(condition->opno, exprType(left)) || contain_var_clause(left) == false ||
-		contain_var_clause(right) == false)
-		return NULL;
-	if (is_about(left, LEFT_INPUT) && is_about(right, RIGHT_INPUT))
-		return condition;
-	if (is_about(left, RIGHT_INPUT) && is_about(right, LEFT_INPUT) &&
-		OidIsValid(get_commutator(condition->opno)))
-	{
-		condition = copyObject(condition);
-		CommuteOpExpr(condition);
-		return condition;
-	}
-	return NULL;
-}
-
-static void
-sort_conditions(List *quals, Lookup *lookup)
-{
-	ListCell   *lc;
-
-	foreach(lc, quals)
-	{
-		Node	   *qual = lfirst(lc);
-		OpExpr	   *equality = equality_of_sides(qual);
-
-		if (equality != NULL)
-			lookup->equalities = lappend(lookup->equalities, equality);
-		else if (is_about(qual, LEFT_INPUT))
-			lookup->left = lappend(lookup->left, qual);
-		else if (is_about(qual, RIGHT_INPUT))
-			lookup->right = lappend(lookup->right, qual);
-		else
-			lookup->others = lappend(lookup->others, qual);
-	}
-}
-
-/* Does some key of the input consist of columns that are equated? */
-static bool
-matches_at_most_once(BlockInput *input, List *equalities)
-{
-	ListCell   *lc;
-
-	if (input->key == NIL)
-		return false;
-	foreach(lc, input->key)
-	{
-		bool		equated = false;
-		ListCell   *other;
-
-		foreach(other, equalities)
-		{
-			Var		   *side = lsecond(((OpExpr *) lfirst(other))->args);
-
-			equated |= IsA(side, Var) && side->varattno == lfirst_int(lc);
-		}
-		if (!equated)
-			return false;
-	}
-	return true;
-}
-
-static Var *
-lookup_column(BlockInput *input, int attno)
-{
-	return makeVar(RIGHT_INPUT, attno, list_nth_oid(input->coltypes, attno - 1),
-				   list_nth_int(input->coltypmods, attno - 1), list_nth_oid(input->colcollations, attno - 1), 0);
-}
-
-static Node *
-is_not_null(Node *expr)
-{
-	NullTest   *test = makeNode(NullTest);
-
-	test->arg = (Expr *) copyObject(expr);
-	test->nulltesttype = IS_NOT_NULL;
-	return (Node *) test;
-}
-
-/* The distinct right sides of the equalities, with the equalities over them as the condition. */
-static BlockInput *
-lookup_by_equality(OuterJoin *join, BlockInput *right, Lookup *lookup)
-{
-	List	   *values = NIL;
-	List	   *quals = exchanged(lookup->right);
-	BlockInput *input;
-	ListCell   *lc;
-
-	foreach(lc, lookup->equalities)
-	{
-		Node	   *value = exchanged(lsecond(((OpExpr *) lfirst(lc))->args));
-
-		values = list_append_unique(values, value);
-		quals = lappend(quals, is_not_null(value));
-	}
-	input = distinct_values(join, list_make1(right), quals, values);
-	if (input == NULL)
-		return NULL;
-	input->unless = copyObject(lookup->left);
-	foreach(lc, lookup->equalities)
-	{
-		OpExpr	   *equality = copyObject(lfirst_node(OpExpr, lc));
-		Node	   *value = exchanged(lsecond(equality->args));
-
-		for (int i = 0; i < list_length(values); i++)
-		{
-			if (equal(list_nth(values, i), value))
-				equality->args = list_make2(linitial(equality->args), lookup_column(input, i + 1));
-		}
-		input->unless = lappend(input->unless, equality);
-	}
-	return input;
-}
-
-/* a = b, also true where both are NULL */
-static Node *
-null_safe_equality(Node *left, Node *right)
-{
-	TypeCacheEntry *type = lookup_type_cache(exprType(left), TYPECACHE_EQ_OPR);
-	Node	   *equality = (Node *) make_opclause(type->eq_opr, BOOLOID, false, (Expr *) copyObject(left),
-												  (Expr *) copyObject(right), InvalidOid, exprCollation(left));
-	NullTest   *left_null = (NullTest *) is_not_null(left);
-	NullTest   *right_null = (NullTest *) is_not_null(right);
-
-	left_null->nulltesttype = right_null->nulltesttype = IS_NULL;
-	return (Node *) makeBoolExpr(OR_EXPR,
-								 list_make2(equality, makeBoolExpr(AND_EXPR, list_make2(left_null, right_null), -1)),
-								 -1);
-}
-
-/*
- * The distinct values that the condition uses of those rows of the preserved side that have a match.  Rows with equal values have the same matches,
- * so this is right if equal values are also the same to the condition: the planner assumes as much of btree equality.
- */
-static BlockInput *
-lookup_by_values(OuterJoin *join, BlockInput *left, BlockInput *right, List *on)
-{
-	List	   *values = NIL;
-	List	   *vars = pull_var_clause((Node *) on, 0);
-	bool		strict = !contain_nonstrict_functions((Node *) on);
-	BlockInput *input;
-	ListCell   *lc;
-	int			i = 0;
-
-	foreach(lc, vars)
-	{
-		if (((Var *) lfirst(lc))->varno == LEFT_INPUT)
-			values = list_append_unique(values, lfirst(lc));
-	}
-	foreach(lc, values)
-	{
-		if (!OidIsValid(lookup_type_cache(exprType(lfirst(lc)), TYPECACHE_EQ_OPR)->eq_opr))
-			return compile_cannot(join->compiler, "an outer join whose condition uses type %s, which has no equality, has no delta rule",
-								  format_type_be(exprType(lfirst(lc))));
-	}
-	input = distinct_values(join, list_make2(left, right), copyObject(on), values);
-	if (input == NULL)
-		return NULL;
-	foreach(lc, values)
-	{
-		Node	   *mine = lfirst(lc);
-		Var		   *theirs = lookup_column(input, ++i);
-
-		if (strict)
-			input->unless = lappend(input->unless,
-									make_opclause(lookup_type_cache(exprType(mine), TYPECACHE_EQ_OPR)->eq_opr,
-												  BOOLOID, false, (Expr *) copyObject(mine), (Expr *) theirs,
-												  InvalidOid, exprCollation(mine)));
-		else
-			input->unless = lappend(input->unless, null_safe_equality(mine, (Node *) theirs));
-	}
-	return input;
-}
-
-/* An anti input that holds at most one row for each row of `left`, and one exactly if the row has a match. */
-static BlockInput *
-lookup_input(OuterJoin *join, BlockInput *left, BlockInput *right, List *on)
-{
-	Lookup		lookup = {NIL, NIL, NIL, NIL};
-	BlockInput *input;
-
-	sort_conditions(on, &lookup);
-	if (right->rowset < 0 || matches_at_most_once(right, lookup.equalities))
-	{
-		input = palloc(sizeof(BlockInput));
-		*input = *right;
-		input->unless = copyObject(on);
-	}
-	else if (lookup.others == NIL)
-		input = lookup_by_equality(join, right, &lookup);
-	else
-		input = lookup_by_values(join, left, right, on);
-	if (input != NULL)
-		input->anti = true;
-	return input;
-}
-
-/* ---- the parts ---- */
 
 static void
 add_part(OuterJoin *join, QueryBlock *block, List *targets)
@@ -481,7 +200,7 @@ add_matches(OuterJoin *join)
 
 	quals = folded(quals, &impossible);
 	if (!impossible)
-		add_part(join, make_block(join, list_make2(join->sides[LEFT_INPUT], join->sides[RIGHT_INPUT]), quals,
+		add_part(join, outer_join_block(join->compiler, list_make2(join->sides[LEFT_INPUT], join->sides[RIGHT_INPUT]), quals,
 								  join->targets), join->targets);
 }
 
@@ -501,14 +220,14 @@ add_rows_without_match(OuterJoin *join, int kept)
 		return true;
 	if (kept == RIGHT_INPUT)
 	{
-		quals = exchanged(quals);
-		targets = exchanged(targets);
-		on = exchanged(on);
+		quals = sides_exchanged(quals);
+		targets = sides_exchanged(targets);
+		on = sides_exchanged(on);
 	}
-	lookup = lookup_input(join, join->sides[kept], join->sides[missing], on);
+	lookup = outer_join_lookup(join->compiler, join->sides[kept], join->sides[missing], on);
 	if (lookup == NULL)
 		return false;
-	add_part(join, make_block(join, list_make2(join->sides[kept], lookup), quals, targets), targets);
+	add_part(join, outer_join_block(join->compiler, list_make2(join->sides[kept], lookup), quals, targets), targets);
 	return true;
 }
 
@@ -539,14 +258,12 @@ visible_key_of(OuterJoin *join, int side, List *key)
 static List *
 outer_join_key(OuterJoin *join)
 {
-	Lookup		lookup = {NIL, NIL, NIL, NIL};
 	List	   *key = list_make1_int(0);	/* not NIL, which means: none */
 
 	if (expression_returns_set((Node *) join->targets))
 		return NIL;
-	sort_conditions(join->on, &lookup);
 	key = visible_key_of(join, LEFT_INPUT, key);
-	if (join->type == JOIN_FULL || !matches_at_most_once(join->sides[RIGHT_INPUT], lookup.equalities))
+	if (join->type == JOIN_FULL || !outer_join_matches_once(join->sides[RIGHT_INPUT], join->on))
 		key = visible_key_of(join, RIGHT_INPUT, key);
 	return key == NIL ? NIL : list_delete_first(key);
 }
