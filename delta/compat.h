@@ -35,6 +35,14 @@
 #define compat_copy_minimal_tuple(tuple) heap_copy_minimal_tuple(tuple)
 #endif
 
+/* 18 has NOT NULL constraints that older rows need not meet. */
+#if PG_VERSION_NUM >= 180000
+#define compat_is_never_null(tupdesc, attno)                                                       \
+	(TupleDescCompactAttr(tupdesc, (attno) -1)->attnullability == ATTNULLABLE_VALID)
+#else
+#define compat_is_never_null(tupdesc, attno) (TupleDescAttr(tupdesc, (attno) -1)->attnotnull)
+#endif
+
 /* Since 17 the server can flush a message itself; before, wal_message.c does. */
 #if PG_VERSION_NUM >= 170000
 #define compat_log_logical_message(prefix, message, size, transactional)                           \

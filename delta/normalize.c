@@ -17,6 +17,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type_d.h"
+#include "compat.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -270,7 +271,7 @@ relation_key(Relation relation)
 		{
 			AttrNumber	attno = form->indkey.values[i];
 
-			usable = attno > 0 && TupleDescAttr(RelationGetDescr(relation), attno - 1)->attnotnull;
+			usable = attno > 0 && compat_is_never_null(RelationGetDescr(relation), attno);
 			columns = lappend_int(columns, attno);
 		}
 		if (usable && (key == NIL || form->indisprimary))
