@@ -19,6 +19,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
+#include "equality.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -106,12 +107,13 @@ take_equality(Node *qual, Correlation *correlation)
 		operator = get_commutator(operator);
 	}
 	if (!OidIsValid(operator) || is_correlated(sides[0], 0) || !is_correlated(sides[0], 1) ||
-		is_correlated(sides[1], 1) || contain_agg_clause(sides[1]))
+		is_correlated(sides[1], 1) || contain_agg_clause(sides[1]) || !is_usual_comparison(operator, exprType(sides[1])))
 		return false;
 	sides[0] = copyObject(sides[0]);
 	IncrementVarSublevelsUp(sides[0], -1, 1);
 	correlation->outer = lappend(correlation->outer, sides[0]);
-	correlation->inner = lappend(correlation->inner, sides[1]);
+	/* the subquery is grouped by it: for a row of the level around there must be one group */
+	correlation->inner = lappend(correlation->inner, under_collation(sides[1], condition->inputcollid));
 	correlation->operators = lappend_oid(correlation->operators, operator);
 	correlation->collations = lappend_oid(correlation->collations, condition->inputcollid);
 	return true;

@@ -19,7 +19,7 @@
 #include "compat.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
-#include "compat.h"
+#include "equality.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -143,45 +143,6 @@ outer_join_is_correlated(Node *node)
 		return false;
 	return outer_join_is_correlated(((JoinExpr *) node)->larg) || outer_join_is_correlated(((JoinExpr *) node)->rarg) ||
 		(((JoinExpr *) node)->jointype != JOIN_INNER && is_correlated(((JoinExpr *) node)->quals, 1));
-}
-
-/* Is anything but a btree comparison done with an outer column?  A comparison cannot tell equal values from each other. */
-static bool
-image_walker(Node *node, int *level)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-		return ((Var *) node)->varlevelsup == (Index) *level && order_needs_hash(list_make1(node));
-	if (IsA(node, OpExpr) && list_length(((OpExpr *) node)->args) == 2 && compat_btree_interpretation(((OpExpr *) node)->opno) != NIL)
-	{
-		ListCell   *lc;
-
-		foreach(lc, ((OpExpr *) node)->args)
-		{
-			if (!IsA(lfirst(lc), Var) && image_walker(lfirst(lc), level))
-				return true;
-		}
-		return false;
-	}
-	if (IsA(node, Query))
-	{
-		bool		found;
-
-		(*level)++;
-		found = query_tree_walker((Query *) node, image_walker, level, 0);
-		(*level)--;
-		return found;
-	}
-	return expression_tree_walker(node, image_walker, level);
-}
-
-static bool
-images_matter(Query *subquery)
-{
-	int			level = 1;
-
-	return query_tree_walker(subquery, image_walker, &level, 0);
 }
 
 static Expr *
@@ -311,7 +272,7 @@ detach_by_magic(RangeTblEntry *outer, Query *subquery)
 {
 	OuterContext context = {0, 0, NIL};
 	bool		strict = correlation_is_strict(subquery);
-	bool		by_image = images_matter(subquery);
+	bool		by_image = images_matter((Node *) subquery, 1);
 	List	   *empty = values_over_nothing(subquery);
 	List	   *hashed = NIL;
 	List	   *equalities;

@@ -18,6 +18,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type_d.h"
 #include "compat.h"
+#include "equality.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -271,7 +272,8 @@ relation_key(Relation relation)
 		{
 			AttrNumber	attno = form->indkey.values[i];
 
-			usable = attno > 0 && compat_is_never_null(RelationGetDescr(relation), attno);
+			usable = attno > 0 && compat_is_never_null(RelationGetDescr(relation), attno) &&
+				collations_agree(index->rd_indcollation[i], TupleDescAttr(RelationGetDescr(relation), attno - 1)->attcollation);
 			columns = lappend_int(columns, attno);
 		}
 		if (usable && (key == NIL || form->indisprimary))

@@ -97,11 +97,11 @@ never_true(Node *qual)
 }
 
 /*
- * Folds conditions; sets `impossible` when they can never all be true.  One with a subquery stays as it was: the test of
- * x IN (SELECT ...) must not be folded into a constant, since then it could not be printed.
+ * Leaves out conditions that are always true; sets `impossible` when they can never all be.  The others stay as they were written: what the server folds
+ * is made for its planner, and printed it may lack a COLLATE, or be no longer allowed where it stands (x IN (SELECT ...) with a constant for x).
  */
 static List *
-folded(List *quals, bool *impossible)
+that_matter(List *quals, bool *impossible)
 {
 	List	   *result = NIL;
 	ListCell   *lc;
@@ -114,7 +114,7 @@ folded(List *quals, bool *impossible)
 		if (never_true(qual))
 			*impossible = true;
 		if (!IsA(qual, Const))
-			result = lappend(result, checkExprHasSubLink(qual) ? lfirst(lc) : qual);
+			result = lappend(result, lfirst(lc));
 	}
 	return result;
 }
@@ -198,7 +198,7 @@ add_matches(OuterJoin *join)
 	List	   *quals = list_concat(copyObject(join->on),
 									(List *) never_null_mutator((Node *) join->filter, join));
 
-	quals = folded(quals, &impossible);
+	quals = that_matter(quals, &impossible);
 	if (!impossible)
 		add_part(join, outer_join_block(join->compiler, list_make2(join->sides[LEFT_INPUT], join->sides[RIGHT_INPUT]), quals,
 								  join->targets), join->targets);
@@ -215,7 +215,7 @@ add_rows_without_match(OuterJoin *join, int kept)
 	BlockInput *lookup;
 	bool		impossible;
 
-	quals = folded(quals, &impossible);
+	quals = that_matter(quals, &impossible);
 	if (impossible)
 		return true;
 	if (kept == RIGHT_INPUT)

@@ -7,13 +7,15 @@
  *
  *  - R itself, when the columns that c equates contain a key of R;
  *  - otherwise, when c is equalities plus conditions on one side: the distinct values of R's side of the equalities (a state with counts,
- *    by distinct.c), of which one row of L can match only one;
+ *    by distinct.c), of which one row of L can match only one (equality.c: distinct by the condition's own equality);
  *  - otherwise the distinct values that c uses of those rows of L that have a match, looked up by L's own columns.
  */
 #include "postgres.h"
 
 #include "block.h"
+#include "canonical.h"
 #include "catalog/pg_type_d.h"
+#include "equality.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -93,12 +95,11 @@ equality_of_sides(Node *node)
 		return NULL;
 	left = linitial(condition->args);
 	right = lsecond(condition->args);
-	if (!op_mergejoinable(condition->opno, exprType(left)) || contain_var_clause(left) == false ||
-		contain_var_clause(right) == false)
+	if (!op_mergejoinable(condition->opno, exprType(left)) || !contain_var_clause(left) || !contain_var_clause(right))
 		return NULL;
-	if (is_about(left, LEFT_INPUT) && is_about(right, RIGHT_INPUT))
+	if (is_about(left, LEFT_INPUT) && is_about(right, RIGHT_INPUT) && is_usual_comparison(condition->opno, exprType(right)))
 		return condition;
-	if (is_about(left, RIGHT_INPUT) && is_about(right, LEFT_INPUT) &&
+	if (is_about(left, RIGHT_INPUT) && is_about(right, LEFT_INPUT) && is_usual_comparison(condition->opno, exprType(left)) &&
 		OidIsValid(get_commutator(condition->opno)))
 	{
 		condition = copyObject(condition);
@@ -144,9 +145,11 @@ matches_at_most_once(BlockInput *input, List *equalities)
 
 		foreach(other, equalities)
 		{
-			Var		   *side = lsecond(((OpExpr *) lfirst(other))->args);
+			OpExpr	   *equality = lfirst_node(OpExpr, other);
+			Var		   *side = lsecond(equality->args);
 
-			equated |= IsA(side, Var) && side->varattno == lfirst_int(lc);
+			equated |= IsA(side, Var) && side->varattno == lfirst_int(lc) &&
+				collations_agree(equality->inputcollid, side->varcollid);
 		}
 		if (!equated)
 			return false;
@@ -172,6 +175,13 @@ lookup_column(BlockInput *input, int attno)
 				   list_nth_int(input->coltypmods, attno - 1), list_nth_oid(input->colcollations, attno - 1), 0);
 }
 
+/* What of the other side decides about an equality; said of it as the left side. */
+static Node *
+equated_value(OpExpr *equality)
+{
+	return under_collation(sides_exchanged(lsecond(equality->args)), equality->inputcollid);
+}
+
 static Node *
 is_not_null(Node *expr)
 {
@@ -193,7 +203,7 @@ lookup_by_equality(Compiler *compiler, BlockInput *right, Lookup *lookup)
 
 	foreach(lc, lookup->equalities)
 	{
-		Node	   *value = sides_exchanged(lsecond(((OpExpr *) lfirst(lc))->args));
+		Node	   *value = equated_value(lfirst_node(OpExpr, lc));
 
 		values = list_append_unique(values, value);
 		quals = lappend(quals, is_not_null(value));
@@ -205,7 +215,7 @@ lookup_by_equality(Compiler *compiler, BlockInput *right, Lookup *lookup)
 	foreach(lc, lookup->equalities)
 	{
 		OpExpr	   *equality = copyObject(lfirst_node(OpExpr, lc));
-		Node	   *value = sides_exchanged(lsecond(equality->args));
+		Node	   *value = equated_value(equality);
 
 		for (int i = 0; i < list_length(values); i++)
 		{
@@ -233,25 +243,39 @@ null_safe_equality(Node *left, Node *right)
 								 -1);
 }
 
+/* The values that a condition uses of its left side; where it could tell equal ones from each other, their hashes, too. */
+static List *
+values_used(List *on)
+{
+	List	   *values = NIL;
+	List	   *hashes = NIL;
+	ListCell   *lc;
+
+	foreach(lc, pull_var_clause((Node *) on, 0))
+	{
+		if (((Var *) lfirst(lc))->varno == LEFT_INPUT)
+			values = list_append_unique(values, lfirst(lc));
+	}
+	foreach(lc, values)
+	{
+		if (order_needs_hash(list_make1(lfirst(lc))))
+			hashes = lappend(hashes, row_hash_call(list_make1(lfirst(lc))));
+	}
+	return images_matter((Node *) on, 0) ? list_concat(values, hashes) : values;
+}
+
 /*
- * The distinct values that the condition uses of those rows of the preserved side that have a match.  Rows with equal values have the same matches,
- * so this is right if equal values are also the same to the condition: the planner assumes as much of btree equality.
+ * The distinct values that the condition uses of those rows of the preserved side that have a match.  Rows with equal values have the same matches.
  */
 static BlockInput *
 lookup_by_values(Compiler *compiler, BlockInput *left, BlockInput *right, List *on)
 {
-	List	   *values = NIL;
-	List	   *vars = pull_var_clause((Node *) on, 0);
+	List	   *values = values_used(on);
 	bool		strict = !contain_nonstrict_functions((Node *) on);
 	BlockInput *input;
 	ListCell   *lc;
 	int			i = 0;
 
-	foreach(lc, vars)
-	{
-		if (((Var *) lfirst(lc))->varno == LEFT_INPUT)
-			values = list_append_unique(values, lfirst(lc));
-	}
 	foreach(lc, values)
 	{
 		if (!OidIsValid(lookup_type_cache(exprType(lfirst(lc)), TYPECACHE_EQ_OPR)->eq_opr))

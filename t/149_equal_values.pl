@@ -3,7 +3,7 @@
 # Goal: of values that are equal but not identical (1.0 and 1.00, 'Oslo' and 'OSLO' in citext), a stream table shows one that is
 #       there, always the one that verify() expects, while they come, change into each other and go.
 # Method: a table whose columns have few values in several images each; stream tables with these as group keys, in DISTINCT, in set operations,
-#         in min() and max(), in expressions over keys, and below joins; rounds of random changes, compared by verify(), byte by byte.
+#         in min() and max(), in expressions over keys, below joins, and joined by other equalities than their own; rounds of random changes, compared by verify(), byte by byte.
 use strict;
 use warnings FATAL => 'all';
 
@@ -19,7 +19,8 @@ $node->sql(q{
 	CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 	CREATE TABLE e (id int PRIMARY KEY, k int, n numeric, m numeric(8,2), c citext, t text COLLATE caseless, i interval, f float8, j jsonb,
 		a numeric[], r numrange);
-	CREATE TABLE o (n numeric, c citext)});
+	CREATE TABLE o (n numeric, c citext);
+	CREATE TABLE p (t text PRIMARY KEY)});
 
 my %IMAGES = (
 	n => [qw(NULL 1 1.0 1.00 2.50 2.5 0 0.000)],
@@ -71,7 +72,17 @@ my @stories = (
 	rolled_up => 'SELECT n, c, GROUPING(n, c) AS g, count(*) AS rows, max(n) AS hi FROM e GROUP BY ROLLUP (n, c)',
 	in_subquery => 'SELECT d.n, o.c, o.n AS o_n FROM (SELECT n, count(*) AS c FROM e GROUP BY n) d JOIN o ON o.n = d.n',
 	two_levels => 'SELECT g.c, count(*) AS groups, max(g.n) AS hi FROM (SELECT n, c, count(*) AS rows FROM e GROUP BY n, c) g GROUP BY g.c',
-	over_join => 'SELECT o.c, e.n, count(*) AS rows FROM e JOIN o ON o.n = e.n GROUP BY o.c, e.n');
+	over_join => 'SELECT o.c, e.n, count(*) AS rows FROM e JOIN o ON o.n = e.n GROUP BY o.c, e.n',
+	# who joins by another equality than that of the columns
+	told_apart => 'SELECT o.c, o.n, e.id FROM o LEFT JOIN e ON o.n::text > e.n::text',
+	told_apart_by_bytes => 'SELECT e.id, e.t, o.c FROM e LEFT JOIN o ON e.t COLLATE "C" > o.c::text',
+	compared_by_bytes => 'SELECT e.id, e.t FROM e WHERE NOT EXISTS (SELECT FROM o WHERE e.t > o.c::text COLLATE "C")',
+	taken_together => 'SELECT o.n, e.id FROM o LEFT JOIN e ON o.c::text COLLATE caseless = e.c::text',
+	taken_together_full => 'SELECT o.n, e.id FROM o FULL JOIN e ON o.c::text COLLATE caseless = e.c::text',
+	found_by_key => 'SELECT o.n, p.t FROM o LEFT JOIN p ON o.c::text COLLATE caseless = p.t',
+	exists_together => 'SELECT o.n, o.c FROM o WHERE EXISTS (SELECT FROM e WHERE o.c::text COLLATE caseless = e.c::text)',
+	sum_together => 'SELECT o.n, o.c, (SELECT sum(e.k) FROM e WHERE o.c::text COLLATE caseless = e.c::text) AS s FROM o',
+	one_of_them => 'SELECT o.n, x.id FROM o, LATERAL (SELECT e.id FROM e WHERE o.c::text COLLATE caseless = e.c::text ORDER BY e.id LIMIT 1) x');
 
 sub change
 {
@@ -87,7 +98,9 @@ sub change
 		sub { 'DELETE FROM e WHERE id % 6 = ' . int rand 6 },
 		sub { 'INSERT INTO o VALUES (' . value_of('n') . ', ' . value_of('c') . ')' },
 		sub { 'UPDATE o SET n = ' . value_of('n') . ' WHERE c = ' . value_of('c') },
-		sub { 'DELETE FROM o WHERE n = ' . value_of('n') })->();
+		sub { 'DELETE FROM o WHERE n = ' . value_of('n') },
+		sub { 'INSERT INTO p SELECT c FROM o WHERE c IS NOT NULL ON CONFLICT DO NOTHING' },
+		sub { "DELETE FROM p WHERE t < 'O'" })->();
 }
 
 run_rounds($node,

@@ -72,10 +72,37 @@ sub relation
 }
 
 # An equality between the two sides, mostly with k or id, and now and then something beside it.
+# Comparisons that see more, or less, than the equality of the columns' types: pairs of types, and how they are compared.
+my @ODD_COMPARISONS = (
+	[ 'text', 'text', '%l COLLATE ci = %r' ], [ 'text', 'text', '%l = %r COLLATE ci' ], [ 'text', 'text', '%l COLLATE ci > %r' ],
+	[ 'ci', 'text', '%l COLLATE "C" > %r' ], [ 'ci', 'text', '%l COLLATE "C" = %r' ], [ 'ci', 'ci', '%l > %r COLLATE "C"' ], [ 'chr', 'text', '%l::text COLLATE ci = %r' ],
+	[ 'num', 'text', '%l::text <> %r' ], [ 'num', 'num', '%l::text = %r::text' ], [ 'num', 'num2', '%l = %r' ], [ 'num', 'float', '%l = %r' ], [ 'int', 'num', '%l = %r' ],
+	[ 'int', 'int', '%l IS NOT DISTINCT FROM %r' ], [ 'int', 'int', '%l + 1 = %r' ], [ 'int', 'int', '%l < %r' ], [ 'int', 'int', 'coalesce(%l, 0) = coalesce(%r, 1)' ],
+	[ 'pair', 'pair', '%l *= %r' ], [ 'pair', 'pair', '%l = %r' ], [ 'ints', 'int', '%r = ANY (%l)' ], [ 'date', 'ts', '%l = %r' ], [ 'range', 'int', '%l @> %r' ]);
+
+sub odd_comparison
+{
+	my ($left, $right) = @_;
+
+	foreach (1 .. 3)
+	{
+		my ($l_type, $r_type, $condition) = @{ pick(@ODD_COMPARISONS) };
+		my $l = column_of($left, $l_type) // next;
+		my $r = column_of($right, $r_type) // next;
+
+		$condition =~ s/%l/$l->{ref}/g;
+		$condition =~ s/%r/$r->{ref}/g;
+		return $condition;
+	}
+	return undef;
+}
+
 sub join_condition
 {
 	my ($left, $right) = @_;
 
+	my $odd = chance(0.15) ? odd_comparison($left, $right) : undef;
+	return $odd if defined $odd;
 	foreach my $type (pick(qw(int int int int text date num2 num bool ci)), qw(int text bool))
 	{
 		my $l = column_of($left, $type) // next;
@@ -125,6 +152,8 @@ sub correlation
 {
 	my ($inner, $outer) = @_;
 
+	my $odd = chance(0.15) ? chance(0.5) ? odd_comparison($inner, $outer) : odd_comparison($outer, $inner) : undef;
+	return $odd if defined $odd;
 	foreach my $type (pick(qw(int int int text date)), qw(int text))
 	{
 		my $i = column_of($inner, $type) // next;
