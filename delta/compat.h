@@ -63,12 +63,11 @@
 #define compat_strategy(meaning) ((meaning)->strategy)
 #endif
 
-/* 16 moved rights out of the range table; an error when one is lacking. */
+/* May the current user read all that a level of a query reads?  Else an error.  16 moved rights out of the range table. */
 #if PG_VERSION_NUM >= 160000
-#define compat_check_query_permissions(query) \
-	ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true)
+#define compat_check_permissions(query) ((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
 #else
-#define compat_check_query_permissions(query) ExecCheckRTPerms((query)->rtable, true)
+#define compat_check_permissions(query) ((void) ExecCheckRTPerms((query)->rtable, true))
 #endif
 
 /* 16 replaced the ownership check per kind of object by one for all. */
@@ -82,13 +81,6 @@
 #define compat_schema_aclcheck(schema, role, mode) object_aclcheck(NamespaceRelationId, schema, role, mode)
 #else
 #define compat_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
-#endif
-
-/* May the current user read all that a level of a query reads?  Else an error. */
-#if PG_VERSION_NUM >= 160000
-#define compat_check_permissions(query) ((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
-#else
-#define compat_check_permissions(query) ((void) ExecCheckRTPerms((query)->rtable, true))
 #endif
 
 /* With whose rights a relation is read: the owner of the view that it stands in, or nobody in particular. */

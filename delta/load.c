@@ -351,9 +351,9 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
 	entry->relids = lappend_oid(list_copy(relids), table->relid);
 	MemoryContextSwitchTo(oldcontext);
-	query_check_rights(table->defining_query);
-	table->program = program_compile(table->defining_query, table->context);
 	rights_query = source_rights_query(table->defining_query);
+	source_rights_check(rights_query);
+	table->program = program_compile(table->defining_query, table->context);
 	oldcontext = MemoryContextSwitchTo(table->context);
 	table->rights_query = copyObject(rights_query);
 	MemoryContextSwitchTo(oldcontext);

@@ -10,7 +10,6 @@
 
 #include "block.h"
 #include "canonical.h"
-#include "compat.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
@@ -96,26 +95,6 @@ query_analyze_and_expand(const char *text, char **open_reason)
 	if (open_reason != NULL)
 		*open_reason = canonical.open_reason;
 	return query;
-}
-
-static bool
-rights_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Query))
-	{
-		compat_check_permissions((Query *) node);
-		return query_tree_walker((Query *) node, rights_walker, context, 0);
-	}
-	return expression_tree_walker(node, rights_walker, context);
-}
-
-/* A delta may come to the same without reading any table, and then nobody else would ask. */
-void
-query_check_rights(const char *text)
-{
-	(void) rights_walker((Node *) query_analyze_and_expand(text, NULL), NULL);
 }
 
 static bool

@@ -24,9 +24,6 @@ extern Query *query_analyze_and_expand(const char *text, char **open_reason);
  */
 extern Query *query_analyze_to_run(const char *text);
 
-/* An error if the current user may not read all that the query reads. */
-extern void query_check_rights(const char *text);
-
 /* view_rights.c: why statements that name what is in views would not read the same as the views do, or NULL. */
 extern char *view_rights_reason(Query *query);
 

@@ -1,6 +1,6 @@
 /*
  * delta/source_rights.c
- *     May the owner of a stream table still read what its query reads?  Asked at every refresh by delta.
+ *     May the owner of a stream table read what its query reads?  Asked when its program is made, and at every refresh by delta.
  *
  * A full refresh runs the query, so the server asks.  A delta of a query over one table is computed from the staged changes alone: no statement names the table,
  * and a right that was revoked would be missed.  So the server's own check is made for all range tables of the query, views expanded: what stands in a view is
@@ -29,7 +29,7 @@ check_walker(Node *node, void *context)
 	{
 		Query	   *query = (Query *) node;
 
-		(void) compat_check_query_permissions(query);
+		compat_check_permissions(query);
 		return query_tree_walker(query, check_walker, context, 0);
 	}
 	return expression_tree_walker(node, check_walker, context);
