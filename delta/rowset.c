@@ -158,6 +158,17 @@ rowset_put_slot_weighted(Rowset *rowset, TupleTableSlot *slot, int64 weight)
 	}
 }
 
+void
+rowset_append(Rowset *rowset, Rowset *rows)
+{
+	TupleTableSlot *slot = rowset_make_slot(rows);
+
+	rowset_rewind(rows);
+	while (rowset_next(rows, slot))
+		rowset_put_slot(rowset, slot);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
 TupleTableSlot *
 rowset_make_slot(Rowset *rowset)
 {

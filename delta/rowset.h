@@ -62,6 +62,9 @@ extern void rowset_put_slot(Rowset *rowset, TupleTableSlot *slot);
 /* The same with another weight, split over several rows if it needs more than 32 bits. */
 extern void rowset_put_slot_weighted(Rowset *rowset, TupleTableSlot *slot, int64 weight);
 
+/* Adds all rows of another rowset with the same columns. */
+extern void rowset_append(Rowset *rowset, Rowset *rows);
+
 /* A minimal-tuple slot fit for reading the rowset; the caller drops it. */
 extern TupleTableSlot *rowset_make_slot(Rowset *rowset);
 

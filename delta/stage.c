@@ -227,17 +227,11 @@ report_bad_row(StageInput *input, const char *error, const uint8_t *at)
 static void
 read_row(StageInput *input, ByteRange row, TupleValue *values)
 {
-	int			ncolumns = input->relation->ncolumns;
-	TupleReader reader = tuple_reader(row, ncolumns);
-	TupleValue	beyond;
+	const uint8_t *error_at;
+	const char	  *error = stage_relation_read_row(input->relation, row, values, &error_at);
 
-	for (int i = 0; i < ncolumns; i++)
-	{
-		if (!tuple_next_value(&reader, &values[i]))
-			report_bad_row(input, reader.fields.error, reader.fields.error_at);
-	}
-	if (tuple_next_value(&reader, &beyond) || reader.fields.error != NULL)
-		report_bad_row(input, reader.fields.error, reader.fields.error_at);
+	if (error != NULL)
+		report_bad_row(input, error, error_at);
 }
 
 /*

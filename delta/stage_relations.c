@@ -72,6 +72,7 @@ read_columns(StageRelation *relation, const RelationView *view)
 	while (column_next(&reader, &column))
 	{
 		relation->columns[relation->ncolumns++] = (StageColumn){.name = copy_text(column.name),
+																.attnum = column.attnum,
 																.type = column.type_oid,
 																.typmod = column.type_modifier,
 																.encoding = column.encoding,
@@ -127,6 +128,26 @@ void
 stage_relation_free(StageRelation *relation)
 {
 	MemoryContextDelete(relation->context);
+}
+
+const char *
+stage_relation_read_row(const StageRelation *relation, ByteRange row, TupleValue *values,
+						const uint8_t **error_at)
+{
+	TupleReader reader = tuple_reader(row, relation->ncolumns);
+	TupleValue	beyond;
+
+	for (int i = 0; i < relation->ncolumns; i++)
+	{
+		if (!tuple_next_value(&reader, &values[i]))
+		{
+			*error_at = reader.fields.error_at;
+			return reader.fields.error;
+		}
+	}
+	(void) tuple_next_value(&reader, &beyond);
+	*error_at = reader.fields.error_at;
+	return reader.fields.error;
 }
 
 /* ------------------------------------------------------------------------------------------------

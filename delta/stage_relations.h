@@ -38,6 +38,7 @@ typedef struct StageExpectation
 typedef struct StageColumn
 {
 	char		 *name;
+	AttrNumber	  attnum; /* in the relation whose rows these are; 0: the stream does not say */
 	Oid			  type;
 	int32		  typmod;
 	ValueEncoding encoding;
@@ -91,6 +92,10 @@ extern void stage_expectation_set_obstacle(StageExpectation *expectation, StageO
 /* A relation from its record (kind RELATION), which is copied.  Lives in a context below the current one. */
 extern StageRelation *stage_relation_create(const RecordView *record);
 extern void			  stage_relation_free(StageRelation *relation);
+
+/* Finds the values of a row, one for each column.  Returns NULL, or what is wrong with it and where. */
+extern const char *stage_relation_read_row(const StageRelation *relation, ByteRange row, TupleValue *values,
+										   const uint8_t **error_at);
 
 /* Binds the relation to those of the expectations that belong to `set` and that it counts for. */
 extern void stage_relation_bind(StageRelation *relation, int set, List *expectations);

@@ -15,6 +15,7 @@
 #include "catalog/pg_type_d.h"
 #include "clock.h"
 #include "copy_positions.h"
+#include "copy_tick.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -63,6 +64,7 @@ typedef struct Tick
 {
 	MemoryContext context;
 	List	   *entries;		/* of TickEntry, in topological order */
+	CopyTick   *copies;			/* before all of them */
 	Stage	   *stage;
 	List	   *made_rowsets;	/* of Rowset: to be freed at the end, which closes their files */
 	bool		spools;			/* all entries do */
@@ -217,11 +219,25 @@ mark_to_refill(TickEntry *entry)
 	(void) wal_message_emit("catalog", true, false);
 }
 
+static bool
+takes_part(int64 pgt_id)
+{
+	TickEntry  *entry = entry_of(pgt_id);
+
+	return entry != NULL && !entry->spools;
+}
+
 static void
 add_entry(int64 pgt_id, int set, const char *action)
 {
-	TickEntry  *entry = palloc0(sizeof(TickEntry));
+	TickEntry  *entry;
 
+	if (strcmp(action, "copy") == 0)
+	{
+		copy_tick_add(tick->copies, pgt_id, set);
+		return;
+	}
+	entry = palloc0(sizeof(TickEntry));
 	failed_id = pgt_id;
 	entry->pgt_id = pgt_id;
 	entry->set = set;
@@ -338,8 +354,11 @@ pgtrickle_tick_plan(PG_FUNCTION_ARGS)
 	SPI_connect();
 	oldcontext = MemoryContextSwitchTo(tick->context);
 	tick->stage = stage_create();
+	tick->copies = copy_tick_create(&failed_id, takes_part);
 	for (int i = 0; i < nids; i++)
 		add_entry(DatumGetInt64(ids[i]), DatumGetInt32(sets[i]), TextDatumGetCString(actions[i]));
+	MemoryContextSwitchTo(tick->context);
+	copy_tick_planned(tick->copies);
 	foreach(lc, tick->entries)
 	{
 		if (!tick->spools)
@@ -371,7 +390,9 @@ pgtrickle_tick_stage(PG_FUNCTION_ARGS)
 
 	require_tick();
 	oldcontext = MemoryContextSwitchTo(tick->context);
-	if (tick->spools)
+	if (remote_move_of_set(PG_GETARG_INT32(0)) != NULL)
+		copy_tick_stage(tick->copies, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	else if (tick->spools)
 		tick->spool_parts = spool_store(tick->spool_parts, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
 	else
 		stage_append(tick->stage, PG_GETARG_INT32(0), VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
@@ -409,6 +430,34 @@ upstream_entry(Oid relid)
 
 		if (entry->table->relid == relid)
 			return entry;
+	}
+	return NULL;
+}
+
+/* What this tick did to a source: a stream table or a copy; NULL: nothing. */
+static Rowset *
+upstream_net(Oid relid)
+{
+	TickEntry  *upstream = upstream_entry(relid);
+	CopyEntry  *copy = copy_tick_entry(tick->copies, relid);
+
+	if (copy != NULL)
+		return copy->net;
+	return upstream ? upstream->outcome.net : NULL;
+}
+
+/* A copy that has just been filled for the first time hands over no delta; NULL: there is none among the sources. */
+static const char *
+reason_of_copies(TickEntry *entry)
+{
+	ListCell   *lc;
+
+	foreach(lc, entry->table->program->sources)
+	{
+		CopyEntry  *copy = copy_tick_entry(tick->copies, ((ProgramSource *) lfirst(lc))->relid);
+
+		if (copy != NULL && copy->full_reason != NULL)
+			return copy->full_reason;
 	}
 	return NULL;
 }
@@ -451,7 +500,6 @@ collect_sources(TickEntry *entry)
 	{
 		ProgramRowset *described = lfirst(lc);
 		StageObstacle obstacle = STAGE_USABLE;
-		TickEntry  *upstream;
 		Rowset	   *staged;
 
 		if (!OidIsValid(described->source_relid))
@@ -463,9 +511,7 @@ collect_sources(TickEntry *entry)
 										  stage_obstacle_reason(obstacle));
 			return NULL;
 		}
-		upstream = upstream_entry(described->source_relid);
-		rowsets[foreach_current_index(lc)] =
-			both_rowsets(staged, upstream ? upstream->outcome.net : NULL);
+		rowsets[foreach_current_index(lc)] = both_rowsets(staged, upstream_net(described->source_relid));
 	}
 	return rowsets;
 }
@@ -511,6 +557,8 @@ execute_entry(TickEntry *entry)
 	CostDecision decision = {COST_NOT_WEIGHED, -1, -1, -1, -1};
 
 	failed_id = entry->pgt_id;
+	if (entry->full_reason == NULL)
+		entry->full_reason = reason_of_copies(entry);
 	if (entry->full_reason == NULL)
 		rowsets = collect_sources(entry);
 	if (rowsets != NULL && entry->table->program->follows_time && !previous_now_load(entry->pgt_id))
@@ -566,6 +614,20 @@ return_entry(ReturnSetInfo *rsinfo, TickEntry *entry, TimestampTz started_at)
 }
 
 static void
+return_copy(ReturnSetInfo *rsinfo, CopyEntry *copy)
+{
+	Datum		values[6] = {0};
+	bool		nulls[6] = {false, false, false, false, false, true};
+
+	values[0] = Int64GetDatum(copy->definition->copy_id);
+	values[1] = CStringGetTextDatum(copy->action);
+	values[2] = Int64GetDatum(copy->counts.rows_inserted);
+	values[3] = Int64GetDatum(copy->counts.rows_deleted);
+	values[4] = Float8GetDatum((GetCurrentTimestamp() - copy->started_at) / 1000.0);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
 return_own_xid(ReturnSetInfo *rsinfo)
 {
 	Datum		values[6] = {0};
@@ -599,6 +661,8 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	UpdateActiveSnapshotCommandId();
 
 	record_begin(&frontier, tick->started_at);
+	foreach(lc, copy_tick_finish(tick->copies))
+		return_copy(rsinfo, lfirst(lc));
 	shared_rows_begin();
 	foreach(lc, tick->entries)
 	{
@@ -626,6 +690,7 @@ pgtrickle_tick_execute(PG_FUNCTION_ARGS)
 	shared_rows_end();
 	foreach(lc, tick->made_rowsets)
 		rowset_free(lfirst(lc));
+	copy_tick_release(tick->copies);
 	MemoryContextSwitchTo(oldcontext);
 	SPI_finish();
 	stage_free(tick->stage);

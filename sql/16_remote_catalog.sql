@@ -72,8 +72,12 @@ CREATE TABLE pgtrickle.pgt_copy_states (
 		CHECK (status IN ('REQUESTED', 'DECLARED', 'WANTED', 'COPYING', 'COPIED', 'ACTIVE', 'REDEFINE', 'SUSPENDED', 'ERROR')),
 	status_reason text,
 	remote_relid oid,
+	is_partitioned boolean NOT NULL DEFAULT false,
+	-- the highest attribute number that the remote's table has ever been seen with: a higher one is a new column
+	remote_natts smallint NOT NULL DEFAULT 0,
 	-- how rows are found: by the key's index, or by the hash of the whole row
 	key_index oid,
+	key_attnos smallint[] NOT NULL DEFAULT '{}',
 	has_key boolean NOT NULL DEFAULT false,
 	is_populated boolean NOT NULL DEFAULT false,
 	-- while it is copied again: its rows still follow the stream; false: they stand still until the switch

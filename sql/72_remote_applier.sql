@@ -107,6 +107,8 @@ AS $$
 DECLARE
 	load_table regclass;
 BEGIN
+	-- a tick that is at work on the copy comes first
+	PERFORM FROM pgtrickle.pgt_copies c WHERE c.copy_id = copy_id FOR UPDATE;
 	DELETE FROM pgtrickle.pgt_copy_chunks k WHERE k.copy_id = copy_id;
 	SELECT c.oid INTO load_table FROM pgtrickle.pgt_copy_states s JOIN pg_class c ON c.oid = s.load_table WHERE s.copy_id = copy_id;
 	IF load_table IS NOT NULL THEN
@@ -171,7 +173,7 @@ BEGIN
 	END IF;
 	PERFORM pgtrickle.want_copy(c.copy_id, reason, false)
 	FROM pgtrickle.pgt_copies c JOIN pgtrickle.pgt_copy_states s USING (copy_id)
-	WHERE c.remote_id = remote_id AND s.status IN ('WANTED', 'COPYING', 'COPIED', 'ACTIVE');
+	WHERE c.remote_id = remote_id AND s.status IN ('WANTED', 'COPYING', 'COPIED', 'ACTIVE', 'REDEFINE');
 	UPDATE pgtrickle.pgt_copy_states s SET live_follows = false
 	FROM pgtrickle.pgt_copies c WHERE c.copy_id = s.copy_id AND c.remote_id = remote_id;
 	PERFORM pgtrickle.copies_changed();
@@ -315,7 +317,9 @@ REVOKE ALL ON FUNCTION pgtrickle.guard_copy(regclass) FROM PUBLIC;
  * Without a reason a copy whose rows are those of the remote's position goes on as it was: it has been altered as the remote's table was.  One
  * that is being copied is copied anew in any case, since what was loaded has the old shape.
  */
-CREATE FUNCTION pgtrickle.copy_defined(copy_id bigint, remote_relid oid, target oid, columns jsonb, key_index oid, recopy text DEFAULT NULL) RETURNS text
+CREATE FUNCTION pgtrickle.copy_defined(
+	copy_id bigint, remote_relid oid, target oid, columns jsonb, key_index oid, recopy text DEFAULT NULL, is_partitioned boolean DEFAULT false)
+	RETURNS text
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -353,7 +357,10 @@ BEGIN
 			WHEN s.is_populated OR c.demand = 'always' OR EXISTS (SELECT FROM pgtrickle.pgt_sources d WHERE d.source_relid = target)
 			THEN 'WANTED' ELSE 'DECLARED' END,
 		status_reason = CASE WHEN s.is_populated AND NOT goes_on THEN coalesce(recopy, 'the table of the remote was changed') END,
-		remote_relid = remote_relid, has_key = index_id IS NOT NULL, key_index = coalesce(index_id, pgtrickle.row_hash_index(target)),
+		remote_relid = remote_relid, is_partitioned = is_partitioned,
+		remote_natts = greatest(s.remote_natts, (SELECT max(k.remote_attnum) FROM pgtrickle.pgt_copy_columns k WHERE k.copy_id = copy_id)),
+		has_key = index_id IS NOT NULL, key_index = coalesce(index_id, pgtrickle.row_hash_index(target)),
+		key_attnos = coalesce((SELECT (i.indkey::smallint[])[0:i.indnkeyatts - 1] FROM pg_index i WHERE i.indexrelid = index_id), '{}'),
 		live_follows = false, consecutive_errors = 0, retry_at = NULL
 	FROM pgtrickle.pgt_copies c
 	WHERE c.copy_id = s.copy_id AND s.copy_id = copy_id
@@ -362,9 +369,9 @@ BEGIN
 	RETURN new_status;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text) IS
+COMMENT ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text, boolean) IS
 	'for the program: the table of a copy has been made or altered; its key''s index, or null. Returns the new status';
-REVOKE ALL ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text, boolean) FROM PUBLIC;
 
 /* ---- copying ---- */
 

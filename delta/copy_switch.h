@@ -1,0 +1,25 @@
+/*
+ * delta/copy_switch.h
+ *     Puts what has been copied in place.
+ */
+#ifndef PGTRICKLE_COPY_SWITCH_H
+#define PGTRICKLE_COPY_SWITCH_H
+
+#include "postgres.h"
+
+#include "copy_definition.h"
+#include "rowset.h"
+
+typedef struct CopySwitched
+{
+	ApplyCounts counts;
+	Rowset	   *net;			/* what changed in a copy that had rows before; NULL: nothing, or it had none */
+} CopySwitched;
+
+/*
+ * Catches the load table up by the spool, makes the copy's rows its rows, and drops it.  A tick's, whose position is not below copied_lsn.
+ * Needs an SPI connection and the rights on the extension's catalog.  `net` and everything else is allocated in `context`.
+ */
+extern CopySwitched copy_switch(CopyDefinition *definition, bool hidden, MemoryContext context, CopyDefinition **current);
+
+#endif							/* PGTRICKLE_COPY_SWITCH_H */
