@@ -113,8 +113,8 @@ typedef struct WantedLocks
 } WantedLocks;
 
 /*
- * In the order of OIDs, as everybody who locks several sources.  The locks of stream tables above come last, as with writers.  Whoever brings one of those up to
- * date has its lock, and looks for those that read it before it has the sources' ones.
+ * In the order of OIDs, as everybody who locks several sources.  Those of the stream tables that are read come after, as with writers.  Whoever brings one of
+ * those up to date, or gives it a schedule, has its lock in a mode that conflicts: it knows of all that read it, and we know what it is.
  */
 static void
 take_locks(void *arg)
@@ -400,12 +400,12 @@ changes_since(void *arg, Snapshot before)
 
 /* Its rows are right for the frontier, and writers are away; false: the rows that were there then may be gone. */
 static bool
-catch_up_from_frontier(CatchUp *catch_up, const char *frontier)
+catch_up_from_frontier(CatchUp *catch_up, const char *frontier, const char *own_xid)
 {
 	catch_up->tables = prepared.tables;
 	catch_up->begin = prepared.begin;
 	catch_up->fingerprint = prepared.fingerprint;
-	catch_up->before = row_versions_snapshot(frontier);
+	catch_up->before = row_versions_snapshot(frontier, strtou64(own_xid, NULL, 10));
 	if (catch_up->before == NULL)
 		return false;
 	immediate_refill(catch_up->pgt_id, false, changes_since, catch_up);
@@ -427,7 +427,7 @@ catch_up_by_query(CatchUp *catch_up)
 		catch_up->begin = row_versions_begin(catch_up->tables);
 	LockRelationOid(table->relid, ShareRowExclusiveLock);
 	immediate_renew_snapshot();
-	table = immediate_load(catch_up->pgt_id);
+	table = load_to_switch(catch_up->pgt_id);
 	if (!table_states_fit(table))
 		table = table_rebuild_states(table);
 	if (at_once)
@@ -438,7 +438,7 @@ catch_up_by_query(CatchUp *catch_up)
 }
 
 /*
- * pgtrickle.immediate_catch_up(pgt_id bigint, frontier text) returns void
+ * pgtrickle.immediate_catch_up(pgt_id bigint, frontier text, own_xid text) returns void
  *
  * For a stream table whose definition has just become IMMEDIATE and active: brings it up to date, keeps writers away from its sources, and makes the
  * triggers.  The frontier, if given, is that to which immediate_prepare() has brought it; all is locked then.  A tick that is at work on it is waited for;
@@ -457,8 +457,8 @@ pgtrickle_immediate_catch_up(PG_FUNCTION_ARGS)
 	UpdateActiveSnapshotCommandId();
 	table = load_to_switch(catch_up.pgt_id);
 	catch_up.tables = tables_read(table->program);
-	if (PG_ARGISNULL(1) || prepared.pgt_id != catch_up.pgt_id ||
-		!catch_up_from_frontier(&catch_up, text_to_cstring(PG_GETARG_TEXT_PP(1))))
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || prepared.pgt_id != catch_up.pgt_id ||
+		!catch_up_from_frontier(&catch_up, text_to_cstring(PG_GETARG_TEXT_PP(1)), text_to_cstring(PG_GETARG_TEXT_PP(2))))
 		catch_up_by_query(&catch_up);
 	prepared.pgt_id = 0;
 	PopActiveSnapshot();
@@ -496,7 +496,10 @@ immediate_creation_end(ImmediateCreation *creation, int64 pgt_id, Snapshot fille
 	creation->catch_up.pgt_id = pgt_id;
 	creation->catch_up.before = filled;
 	if (creation->at_once)
+	{
+		(void) load_to_switch(pgt_id);
 		immediate_sync_triggers();
+	}
 	else
 		immediate_refill(pgt_id, false, changes_since, &creation->catch_up);
 }

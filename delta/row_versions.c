@@ -102,8 +102,32 @@ row_versions_begin(List *relids)
 	return begin;
 }
 
+#define XIDS_BETWEEN_MAX 1000000
+
+/*
+ * Makes the snapshot see a transaction that was over only after it was taken: all others from its end up to now count as running.  The ids of
+ * subtransactions are looked up, so they have to lie below xmax as well.
+ */
+static bool
+see_also(SnapshotData *snapshot, TransactionId taken_by)
+{
+	TransactionId xmax = GetLatestSnapshot()->xmax;
+	uint32		count = xmax - snapshot->xmax;
+
+	if (!TransactionIdPrecedes(snapshot->xmax, xmax) || count > XIDS_BETWEEN_MAX)
+		return false;
+	snapshot->xip = repalloc(snapshot->xip, sizeof(TransactionId) * (snapshot->xcnt + count));
+	while (snapshot->xmax != xmax)
+	{
+		if (snapshot->xmax != taken_by)
+			snapshot->xip[snapshot->xcnt++] = snapshot->xmax;
+		TransactionIdAdvance(snapshot->xmax);
+	}
+	return true;
+}
+
 Snapshot
-row_versions_snapshot(const char *text)
+row_versions_snapshot(const char *text, uint64 taken_by)
 {
 	SnapshotData snapshot = {0};
 	char	   *position = pstrdup(text);
@@ -122,6 +146,14 @@ row_versions_snapshot(const char *text)
 	/* only top-level ids were printed */
 	snapshot.suboverflowed = true;
 	snapshot.curcid = FirstCommandId;
+	for (uint32 i = 0; i < snapshot.xcnt; i++)
+	{
+		/* it had its id before its snapshot */
+		if (snapshot.xip[i] == (TransactionId) taken_by)
+			snapshot.xip[i--] = snapshot.xip[--snapshot.xcnt];
+	}
+	if (!TransactionIdPrecedes((TransactionId) taken_by, snapshot.xmax) && !see_also(&snapshot, (TransactionId) taken_by))
+		return NULL;
 	if (!TransactionIdIsNormal(MyProc->xmin) || !TransactionIdPrecedesOrEquals(MyProc->xmin, snapshot.xmin))
 		return NULL;
 	return RegisterSnapshot(&snapshot);

@@ -31,9 +31,9 @@ typedef void (*RowVersionSink) (void *arg, TupleTableSlot *slot, int32 weight);
 extern void row_versions_compare(Relation relation, XLogRecPtr begin, Snapshot before, Snapshot after, RowVersionSink sink, void *arg);
 
 /*
- * A snapshot that some other transaction has taken, as pg_snapshot prints it, registered; NULL if rows that it sees may be gone.  It says nothing about
- * what this transaction does.
+ * A snapshot that some other transaction has taken, as pg_snapshot prints it, and what that transaction, which has been committed, has done itself.  Registered;
+ * NULL if rows that it sees may be gone.  It says nothing about what this transaction does.
  */
-extern Snapshot row_versions_snapshot(const char *text);
+extern Snapshot row_versions_snapshot(const char *text, uint64 taken_by);
 
 #endif							/* PGTRICKLE_ROW_VERSIONS_H */

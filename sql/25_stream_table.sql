@@ -213,6 +213,8 @@ BEGIN
 	ELSIF old.refresh_mode = 'IMMEDIATE' AND new_mode <> 'IMMEDIATE' THEN
 		UPDATE pgtrickle.pgt_frontiers SET needs_refill = true, refill_reason = 'was IMMEDIATE' WHERE pgt_id = changed_id;
 		PERFORM pgtrickle.immediate_leave(changed_id, old.status = 'ACTIVE' AND NOT changes ? 'refill');
+		-- somebody may have become IMMEDIATE over it while we waited for the locks
+		PERFORM pgtrickle.refuse_scheduled_source(old.relid);
 	END IF;
 END
 $$;

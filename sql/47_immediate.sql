@@ -63,12 +63,12 @@ COMMENT ON FUNCTION pgtrickle.immediate_lock(bigint) IS
 	'locks the sources of a stream table that becomes IMMEDIATE against writers';
 REVOKE ALL ON FUNCTION pgtrickle.immediate_lock(bigint) FROM PUBLIC;
 
-CREATE FUNCTION pgtrickle.immediate_catch_up(pgt_id bigint, frontier text) RETURNS void
+CREATE FUNCTION pgtrickle.immediate_catch_up(pgt_id bigint, frontier text, own_xid text) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_immediate_catch_up';
-COMMENT ON FUNCTION pgtrickle.immediate_catch_up(bigint, text) IS
+COMMENT ON FUNCTION pgtrickle.immediate_catch_up(bigint, text, text) IS
 	'brings an IMMEDIATE stream table up to date, from a frontier or by its query, locks its sources against writers, and makes its triggers';
-REVOKE ALL ON FUNCTION pgtrickle.immediate_catch_up(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgtrickle.immediate_catch_up(bigint, text, text) FROM PUBLIC;
 
 CREATE FUNCTION pgtrickle.immediate_leave(pgt_id bigint, is_current boolean) RETURNS void
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -108,7 +108,7 @@ BEGIN
 	DELETE FROM pgtrickle.pgt_spool_readers WHERE pgt_id = started_id;
 	PERFORM pgtrickle.definitions_changed();
 	PERFORM pgtrickle.immediate_catch_up(started_id, CASE WHEN prepared AND reached.is_populated AND NOT reached.needs_refill
-		AND reached.spool_snapshot IS NULL THEN reached.snapshot::text END);
+		AND reached.spool_snapshot IS NULL THEN reached.snapshot::text END, reached.own_xid::text);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.immediate_start(bigint, boolean) IS
