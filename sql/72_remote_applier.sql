@@ -109,11 +109,12 @@ DECLARE
 BEGIN
 	-- a tick that is at work on the copy comes first
 	PERFORM FROM pgtrickle.pgt_copies c WHERE c.copy_id = copy_id FOR UPDATE;
-	DELETE FROM pgtrickle.pgt_copy_chunks k WHERE k.copy_id = copy_id;
 	SELECT c.oid INTO load_table FROM pgtrickle.pgt_copy_states s JOIN pg_class c ON c.oid = s.load_table WHERE s.copy_id = copy_id;
 	IF load_table IS NOT NULL THEN
+		-- before the parts: whoever loads one holds a lock on the table when it marks the part
 		EXECUTE format('DROP TABLE %s', load_table);
 	END IF;
+	DELETE FROM pgtrickle.pgt_copy_chunks k WHERE k.copy_id = copy_id;
 	UPDATE pgtrickle.pgt_copy_states s SET load_table = NULL, copied_from = NULL, copied_lsn = NULL, copied_snapshot = NULL,
 		rows_copied = 0, bytes_copied = 0, rows_expected = NULL, started_at = NULL, ended_at = NULL
 	WHERE s.copy_id = copy_id;
