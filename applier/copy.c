@@ -21,6 +21,9 @@
 /* Transactions that are running on the remote are waited for so long, then the worker tries again later. */
 #define OLD_TRANSACTIONS_WAIT_MS 60000
 
+#define JOBS_DEFAULT 2
+#define CHUNK_ROWS_DEFAULT 100000
+
 PGconn *
 copy_connect(const char *dbname, const char *name, const char *encoding, Error *error)
 {
@@ -73,20 +76,44 @@ has_status(const Copy *copy, const char *status)
 	return strcmp(copy->status, status) == 0;
 }
 
+/*
+ * Somebody may have given up what we were copying: then its failure is no news.  Else it is tried again, whatever it was: that the
+ * definition is sound has been seen before.
+ */
+static bool
+loading_failed(CopyRemote *work, const Copy *copy, Error *failure, bool *is_news, Error *error)
+{
+	const char *values[1] = {copy->copy_id};
+
+	if (strncmp(failure->sqlstate, "42", 2) == 0 || strncmp(failure->sqlstate, "0A", 2) == 0)
+		snprintf(failure->sqlstate, sizeof(failure->sqlstate), "55000");
+	return server_ask_bool(
+		work->target,
+		"SELECT count(*) > 0 FROM pgtrickle.copy_catalog() WHERE copy_id = $1 AND "
+		"status = 'COPYING'",
+		1, values, is_news, error);
+}
+
 /* False only when the target cannot be told. */
 static bool
-report_failure(CopyRemote *work, const Copy *copy, Error *failure, Error *error)
+report_failure(CopyRemote *work, const Copy *copy, bool was_loading, Error *failure, Error *error)
 {
 	char		message[2200];
-	const char *values[3] = {copy->copy_id,
-							 failure->sqlstate[0] != '\0' ? failure->sqlstate : "58000", message};
+	const char *values[3] = {copy->copy_id, failure->sqlstate, message};
+	bool		is_news = true;
 
-	error_context(failure, "copy of \"%s.%s\"", copy->remote_schema, copy->remote_table);
-	log_error(LEVEL_ERROR, failure);
-	snprintf(message, sizeof(message), "%s%s%s", failure->message,
-			 failure->hint[0] != '\0' ? " HINT:  " : "", failure->hint);
 	if (PQtransactionStatus(work->target) != PQTRANS_IDLE)
 		PQclear(PQexec(work->target, "ROLLBACK"));
+	if (was_loading && !loading_failed(work, copy, failure, &is_news, error))
+		return false;
+	error_context(failure, "copy of \"%s.%s\"", copy->remote_schema, copy->remote_table);
+	log_error(is_news ? LEVEL_ERROR : LEVEL_LOG, failure);
+	if (!is_news)
+		return true;
+	if (failure->sqlstate[0] == '\0')
+		snprintf(failure->sqlstate, sizeof(failure->sqlstate), "58000");
+	snprintf(message, sizeof(message), "%s%s%s", failure->message,
+			 failure->hint[0] != '\0' ? " HINT:  " : "", failure->hint);
 	return server_execute(work->target, "SELECT pgtrickle.copy_failed($1, $2, $3)", 3, values,
 						  error);
 }
@@ -127,7 +154,7 @@ for_each_copy(CopyRemote *work, CopyStep (*step_of)(const Copy *copy), int *fail
 		if (step == NULL || step(work, &copy, &failure))
 			continue;
 		(*failures)++;
-		done = report_failure(work, &copy, &failure, error);
+		done = report_failure(work, &copy, step == copy_load, &failure, error);
 		if (done && PQstatus(work->remote) != CONNECTION_OK)
 			done =
 				error_from_connection(error, FAIL_RETRY, work->remote, "connection to the remote");
@@ -173,16 +200,14 @@ expand_patterns(CopyRemote *work, Error *error)
 static bool
 wait_for_transactions(CopyRemote *work, Error *error)
 {
-	Text		xmax = {0};
+	Text		newest = {0};
 	const char *values[1];
 	bool		found;
 	bool		have_ended = false;
 	bool		done;
 
-	done = server_ask(work->remote,
-					  "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())", 0,
-					  NULL, &xmax, &found, error);
-	values[0] = xmax.data;
+	done = server_ask(work->remote, sql_remote_newest, 0, NULL, &newest, &found, error);
+	values[0] = newest.data;
 	for (int waited_ms = 0; done && !have_ended; waited_ms += 20)
 	{
 		done = server_ask_bool(work->remote, sql_remote_oldest, 1, values, &have_ended, error);
@@ -197,7 +222,7 @@ wait_for_transactions(CopyRemote *work, Error *error)
 		if (done && !have_ended)
 			usleep(20 * 1000);
 	}
-	text_free(&xmax);
+	text_free(&newest);
 	return done;
 }
 
@@ -292,22 +317,44 @@ serve_remote(CopyRemote *work, int *failures, Error *error)
  * All of it
  */
 
+/* The command line, else the remote's options, else what suits most. */
+static void
+set_limits(CopyRemote *work, const PGresult *list, int row)
+{
+	const char *jobs = server_field(list, row, "copy_jobs");
+	const char *rate = server_field(list, row, "copy_rate_limit");
+	const char *chunk_rows = server_field(list, row, "copy_chunk_rows");
+	uint64_t	bytes = work->options->rate_bytes_max;
+
+	work->jobs = work->options->jobs > 0 ? work->options->jobs
+				 : jobs != NULL			 ? atoi(jobs)
+										 : JOBS_DEFAULT;
+	work->chunk_rows = work->options->chunk_rows > 0 ? work->options->chunk_rows
+					   : chunk_rows != NULL			 ? strtoull(chunk_rows, NULL, 10)
+													 : CHUNK_ROWS_DEFAULT;
+	if (bytes == 0 && rate != NULL && !copy_rate_parse(rate, &bytes))
+		log_event(LEVEL_WARNING, "option copy_rate_limit of remote \"%s\" is no size: \"%s\"",
+				  work->name, rate);
+	if (work->jobs < 1)
+		work->jobs = 1;
+	if (work->chunk_rows < 1)
+		work->chunk_rows = 1;
+	copy_rate_init(&work->rate, bytes);
+}
+
 static bool
 serve_remotes(const Options *options, PGconn *target, int *failures, Error *error)
 {
 	const char *values[1] = {options->remote};
 	PGresult   *list = server_query(target, sql_remote_list, 1, values, error);
-	CopyRate	rate;
 	bool		done = list != NULL;
 
-	copy_rate_init(&rate, options->rate_bytes_max);
 	if (done && options->remote != NULL && PQntuples(list) == 0)
 		done = error_set(error, FAIL_FATAL, "remote \"%s\" does not exist", options->remote);
 	for (int row = 0; done && row < PQntuples(list); row++)
 	{
 		CopyRemote work = {.options = options,
 						   .target = target,
-						   .rate = &rate,
 						   .target_dbname = options->dbname,
 						   .remote_dbname = server_field(list, row, "conninfo"),
 						   .encoding = server_field(list, row, "encoding"),
@@ -317,6 +364,7 @@ serve_remotes(const Options *options, PGconn *target, int *failures, Error *erro
 
 		if (strcmp(server_field(list, row, "output_plugin"), "pgoutput") == 0)
 			work.publication = server_field(list, row, "publication");
+		set_limits(&work, list, row);
 		if (strcmp(server_field(list, row, "status"), "PAUSED") != 0)
 			done = serve_remote(&work, failures, error);
 	}

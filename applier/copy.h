@@ -23,7 +23,9 @@ typedef struct CopyRemote
 	const Options *options;
 	PGconn		  *target;
 	PGconn		  *remote;
-	CopyRate	  *rate;
+	CopyRate	   rate;
+	int			   jobs;
+	uint64_t	   chunk_rows;
 	const char	  *target_dbname; /* connection strings, for connections of the jobs */
 	const char	  *remote_dbname;
 	const char	  *encoding; /* in which values cross: the target's */

@@ -134,7 +134,7 @@ send_piece(Job *job)
 
 	if (length == 0)
 		return true;
-	copy_rate_wait(job->jobs->load->work->rate, length);
+	copy_rate_wait(&job->jobs->load->work->rate, length);
 	job->bytes += length;
 	if (PQputCopyData(job->target, job->piece.data, (int) length) != 1)
 		return false;
@@ -369,7 +369,7 @@ copy_jobs_run(CopyLoad *load, Error *error)
 {
 	Jobs	   jobs = {.load = load, .mutex = PTHREAD_MUTEX_INITIALIZER};
 	int		   wanted = open_parts(load->parts);
-	int		   count = wanted < load->work->options->jobs ? wanted : load->work->options->jobs;
+	int		   count = wanted < load->work->jobs ? wanted : load->work->jobs;
 	Job		  *job = memory_take_zeroed((size_t) (count + 1) * sizeof(Job));
 	pthread_t *threads = memory_take_zeroed((size_t) (count + 1) * sizeof(pthread_t));
 	int		   started = 0;

@@ -130,7 +130,7 @@ bool
 copy_parts_plan(CopyRemote *work, const Copy *copy, const RemoteTable *table, Error *error)
 {
 	uint64_t  rows = table->rows_expected != NULL ? strtoull(table->rows_expected, NULL, 10) : 0;
-	uint64_t  parts = rows / work->options->chunk_rows + 1;
+	uint64_t  parts = rows / work->chunk_rows + 1;
 	Text	  query = {0};
 	PGresult *bounds;
 	bool	  done;
@@ -252,8 +252,8 @@ copy_parts_by_place(CopyRemote *work, const RemoteTable *table, CopyParts *parts
 	uint64_t pages = table->bytes / PAGE_BYTES + 1;
 	uint64_t step = PLACE_PAGES;
 
-	if (pages / step < (uint64_t) work->options->jobs)
-		step = pages / (uint64_t) work->options->jobs + 1;
+	if (pages / step < (uint64_t) work->jobs)
+		step = pages / (uint64_t) work->jobs + 1;
 	for (uint64_t low = 0; low < pages; low += step)
 	{
 		CopyPart *part = add_part(parts);

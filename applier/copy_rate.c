@@ -7,6 +7,8 @@
  */
 #include "copy_rate.h"
 
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define BURST (MICROS_PER_SECOND / 10)
@@ -41,4 +43,28 @@ copy_rate_wait(CopyRate *rate, size_t bytes)
 	pthread_mutex_unlock(&rate->mutex);
 	if (delay > 0)
 		usleep((useconds_t) delay);
+}
+
+bool
+copy_rate_parse(const char *text, uint64_t *bytes_per_second)
+{
+	static const struct
+	{
+		const char *name;
+		uint64_t	bytes;
+	} units[] = {{"", 1}, {"kB", 1024}, {"MB", 1024 * 1024}, {"GB", 1024 * 1024 * 1024}};
+	char	*end;
+	uint64_t number;
+
+	if (text[0] < '0' || text[0] > '9')
+		return false;
+	number = strtoull(text, &end, 10);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+	{
+		if (strcmp(end, units[i].name) != 0 || number > UINT64_MAX / 2 / units[i].bytes)
+			continue;
+		*bytes_per_second = number * units[i].bytes;
+		return true;
+	}
+	return false;
 }

@@ -12,6 +12,8 @@
 #include "command.h"
 #include "connection.h"
 #include "preconditions.h"
+#include "remote_checks.h"
+#include "remote_setup.h"
 #include "server.h"
 #include "sql_text.h"
 
@@ -389,6 +391,30 @@ check_identities(Doctor *doctor)
 	PQclear(result);
 }
 
+static void
+report_remote(void *context, int verdict, const char *finding, const char *remedy)
+{
+	Doctor *doctor = context;
+
+	if (verdict == VERDICT_FINE)
+		fine("%s", finding);
+	else if (verdict == VERDICT_WARNING)
+		warn(doctor, "%s", finding);
+	else
+		fail(doctor, "%s", finding);
+	if (verdict != VERDICT_FINE && remedy != NULL)
+		repair("%s", remedy);
+}
+
+static void
+check_remotes(Doctor *doctor)
+{
+	Error error = {0};
+
+	if (!remote_doctor(doctor->conn, report_remote, doctor, &error))
+		fail(doctor, "could not look at the remotes: %s", error.message);
+}
+
 int
 command_doctor(const Options *options)
 {
@@ -418,6 +444,7 @@ command_doctor(const Options *options)
 	{
 		check_stopped_tables(&doctor);
 		check_identities(&doctor);
+		check_remotes(&doctor);
 	}
 	exit_code = doctor.failures > 0 ? EXIT_PROBLEM : EXIT_FINE;
 	printf("%d failures, %d warnings\n", doctor.failures, doctor.warnings);

@@ -10,6 +10,7 @@
 
 #include "command.h"
 #include "preconditions.h"
+#include "remote_setup.h"
 #include "server.h"
 #include "sql_text.h"
 
@@ -89,7 +90,14 @@ command_drop(const Options *options)
 
 	if (conn == NULL)
 		return EXIT_NO_SERVER;
+	if (options->remote != NULL)
+	{
+		done = remote_drop(conn, options->remote, true, &error);
+		PQfinish(conn);
+		return done ? EXIT_FINE : command_fail(&error);
+	}
 	done = preconditions_load(conn, role, slot, &found, &error) &&
+		   (found.installed_version == NULL || remote_drop_slots(conn, &error)) &&
 		   drop_slot(conn, slot, &found, &error) &&
 		   (!options->drop_extension || drop_extension(conn, &found, &error)) &&
 		   (options->keep_role || drop_role(conn, role, &found, &error));

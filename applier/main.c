@@ -9,6 +9,7 @@
 
 #include "applier.h"
 #include "command.h"
+#include "copy_rate.h"
 #include "stop_point.h"
 
 #define MEGABYTE (UINT64_C(1024) * 1024)
@@ -85,14 +86,9 @@ static const int setup_options[] = {OPTION_ROLE,		OPTION_FIX,	   OPTION_SOURCE, 
 									OPTION_PUBLICATION, OPTION_SCHEMA, OPTION_TABLE,  0};
 static const int copy_options[] = {OPTION_REMOTE, OPTION_JOBS, OPTION_RATE_LIMIT, OPTION_CHUNK_ROWS,
 								   0};
-static const int run_options[] = {OPTION_BUFFER_MB,
-								  OPTION_SPILL_MB,
-								  OPTION_SPILL_DIR,
-								  OPTION_HEARTBEAT,
-								  OPTION_SPOOL_AFTER,
-								  OPTION_LOCK_TIMEOUT,
-								  OPTION_REMOTE_TIMEOUT,
-								  0};
+static const int run_options[] = {
+	OPTION_BUFFER_MB,	OPTION_SPILL_MB,	 OPTION_SPILL_DIR,		OPTION_HEARTBEAT,
+	OPTION_SPOOL_AFTER, OPTION_LOCK_TIMEOUT, OPTION_REMOTE_TIMEOUT, 0};
 static const int no_options[] = {0};
 static const int doctor_options[] = {OPTION_ROLE, 0};
 static const int drop_options[] = {OPTION_ROLE, OPTION_KEEP_ROLE, OPTION_EXTENSION, OPTION_REMOTE,
@@ -147,7 +143,8 @@ print_help(void)
 	puts("      --heartbeat=SECONDS persist progress so often when there is no tick (default: 10)");
 	puts("      --spool-after=SECONDS keep changes that wait longer in the database (default: 60)");
 	puts("      --lock-timeout=MS   how long a tick waits for a lock (default: 1000)");
-	puts("      --remote-timeout=SECONDS a remote that is silent for longer is gone (default: 60)\n");
+	puts(
+		"      --remote-timeout=SECONDS a remote that is silent for longer is gone (default: 60)\n");
 	puts("Options of doctor:");
 	puts("      --role=NAME         check this role (default: the one that connects)\n");
 	puts("Options of drop:");
@@ -177,31 +174,6 @@ parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *number)
 		return false;
 	*number = strtoull(text, &end, 10);
 	return *end == '\0' && *number >= min && *number <= max;
-}
-
-/* "20MB", "512kB", "1GB", or bytes. */
-static bool
-parse_size(const char *text, uint64_t *size)
-{
-	static const struct
-	{
-		const char *name;
-		uint64_t	bytes;
-	} units[] = {{"", 1}, {"kB", 1024}, {"MB", MEGABYTE}, {"GB", 1024 * MEGABYTE}};
-	char *end;
-
-	if (text[0] < '0' || text[0] > '9')
-		return false;
-	*size = strtoull(text, &end, 10);
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-	{
-		if (strcmp(end, units[i].name) == 0 && *size <= UINT64_MAX / 2 / units[i].bytes)
-		{
-			*size *= units[i].bytes;
-			return true;
-		}
-	}
-	return false;
 }
 
 /* One more name; false when there are too many. */
@@ -289,7 +261,7 @@ take_remote_option(Options *options, int key, const char *value)
 			options->jobs = (int) number;
 			break;
 		case OPTION_RATE_LIMIT:
-			good = parse_size(value, &options->rate_bytes_max);
+			good = copy_rate_parse(value, &options->rate_bytes_max);
 			break;
 		default:
 			good = parse_number(value, 1, 1000 * 1000 * 1000, &options->chunk_rows);
@@ -371,9 +343,7 @@ run_with_options(const Command *command, int argc, char **argv)
 						   .heartbeat_interval = 10 * MICROS_PER_SECOND,
 						   .spool_after = 60 * MICROS_PER_SECOND,
 						   .lock_timeout_ms = 1000,
-						   .remote_timeout = 60 * MICROS_PER_SECOND,
-						   .jobs = 2,
-						   .chunk_rows = 100000};
+						   .remote_timeout = 60 * MICROS_PER_SECOND};
 	const char *problem;
 	int			key;
 

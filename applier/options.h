@@ -27,14 +27,14 @@ typedef struct Options
 	uint64_t	spill_bytes_max; /* 0: no limit */
 	const char *spill_directory;
 	Micros		heartbeat_interval;
-	Micros		spool_after; /* changes that wait longer are kept in the database and not in the WAL */
-	int			lock_timeout_ms;
-	Micros		remote_timeout; /* a remote that is silent for longer is gone */
+	Micros spool_after; /* changes that wait longer are kept in the database and not in the WAL */
+	int	   lock_timeout_ms;
+	Micros remote_timeout; /* a remote that is silent for longer is gone */
 
 	/* copy */
 	const char *remote; /* NULL: all of them */
-	int			jobs;
-	uint64_t	rate_bytes_max; /* per second; 0: no limit */
+	int			jobs; /* 0, and so below: what the remote's options say */
+	uint64_t	rate_bytes_max; /* per second */
 	uint64_t	chunk_rows;
 
 	/* setup, drop */

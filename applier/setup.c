@@ -2,7 +2,7 @@
  * applier/setup.c
  *     pgtrickle setup: everything that the applier needs in one database.
  *
- *     check -> output_plugin_libraries -> extension -> role -> grants -> slot
+ *     check -> output_plugin_libraries -> extension -> role -> grants -> slot -> remote (remote_setup.c)
  *
  * Each step remembers whether it changed something.  When a later one fails, the changes are undone
  * in reverse order, and only these; what cannot be undone is named.
@@ -13,6 +13,7 @@
 
 #include "command.h"
 #include "preconditions.h"
+#include "remote_setup.h"
 #include "server.h"
 #include "sql_text.h"
 
@@ -370,9 +371,12 @@ command_setup(const Options *options)
 		return EXIT_NO_SERVER;
 	done = preconditions_load(setup.conn, setup.role, setup.slot, &setup.found, &error) &&
 		   check_server(&setup, &error) && check_room(&setup, &error) &&
+		   (options->source == NULL || remote_setup_check(setup.conn, options, &error)) &&
 		   allow_plugin(&setup, &error) && create_extension(&setup, &error) &&
 		   create_role(&setup, &error) && grant_rights(&setup, &error) &&
-		   create_slot(&setup, &error);
+		   create_slot(&setup, &error) &&
+		   (options->source == NULL ||
+			remote_setup(setup.conn, options, setup.role, &error));
 	if (done)
 		printf(
 			"database \"%s\" is ready: start the applier with \"pgtrickle run\" as role \"%s\"\n",

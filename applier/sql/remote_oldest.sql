@@ -1,2 +1,2 @@
-/* applier/sql/remote_oldest.sql: has every transaction ended that had begun when a snapshot had the xmax $1? */
+/* applier/sql/remote_oldest.sql: has every transaction below $1 ended? */
 SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= $1::xid8;

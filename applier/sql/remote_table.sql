@@ -23,7 +23,7 @@ SELECT c.oid AS relid,
 	pg_catalog.cardinality($3::text[]) AS wishes,
 	size.bytes,
 	CASE WHEN size.pages > 0 AND size.tuples >= 0 THEN (size.tuples * size.pages_now / size.pages)::bigint
-		ELSE size.pages_now * 60 END AS rows_expected
+		ELSE coalesce(size.pages_now, 0) * 60 END AS rows_expected
 FROM pg_catalog.pg_namespace n
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid
 LEFT JOIN LATERAL (
@@ -35,7 +35,7 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
 	SELECT sum(leaf.relpages) AS pages, sum(leaf.reltuples) AS tuples,
 		sum(pg_catalog.pg_relation_size(leaf.oid)) AS bytes,
-		sum(pg_catalog.pg_relation_size(leaf.oid)) / pg_catalog.current_setting('block_size')::int AS pages_now
+		(sum(pg_catalog.pg_relation_size(leaf.oid)) / pg_catalog.current_setting('block_size')::int)::bigint AS pages_now
 	FROM (
 		SELECT c.oid UNION SELECT tree.relid FROM pg_catalog.pg_partition_tree(c.oid) tree
 	) member

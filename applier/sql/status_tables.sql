@@ -11,4 +11,5 @@ SELECT c.pgt_schema || '.' || c.pgt_name AS stream_table,
 		WHEN c.consecutive_errors > 0 THEN 'next try at ' || pg_catalog.to_char(c.retry_at, 'HH24:MI:SS')
 		ELSE '' END AS note
 FROM pgtrickle.applier_catalog() c
+WHERE c.schedule_kind <> 'copy'
 ORDER BY 1;
