@@ -120,6 +120,12 @@ sort_upstream_first(Catalog *catalog)
 	StreamTable **sorted = memory_take(catalog->count * sizeof(StreamTable *));
 	size_t		  count = 0;
 
+	/* Copies before all others, as tick_plan() wants them. */
+	for (size_t i = 0; i < catalog->count; i++)
+	{
+		if (stream_table_is_copy(catalog->tables[i]))
+			visit_upstream_first(catalog->tables[i], sorted, &count);
+	}
 	for (size_t i = 0; i < catalog->count; i++)
 		visit_upstream_first(catalog->tables[i], sorted, &count);
 	assert(count == catalog->count);
