@@ -23,7 +23,7 @@ SELECT c.oid AS relid,
 	pg_catalog.cardinality($3::text[]) AS wishes,
 	size.bytes,
 	CASE WHEN size.pages > 0 AND size.tuples >= 0 THEN (size.tuples * size.pages_now / size.pages)::bigint
-		ELSE coalesce(size.pages_now, 0) * 60 END AS rows_expected
+		ELSE (coalesce(size.pages_now, 0) * 60)::bigint END AS rows_expected
 FROM pg_catalog.pg_namespace n
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid
 LEFT JOIN LATERAL (
