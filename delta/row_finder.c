@@ -33,6 +33,9 @@ struct RowFinder
 	ScanKey			  keys; /* of the current search */
 	int				  nkeys;
 
+	Snapshot own_snapshot; /* of a transaction with one, if the writer's is newer; registered */
+	bool	 passed_over; /* rows that it does not see, in the current search */
+
 	const Datum *image_values; /* NULL: every row with the key will do */
 	const bool	*image_nulls;
 	Datum		*found_values; /* live layout, when columns were dropped */
@@ -96,6 +99,16 @@ init_index(RowFinder *finder)
 		compat_index_beginscan(writer->relation, finder->index, writer->snapshot, finder->nkeys);
 }
 
+static void
+init_own_snapshot(RowFinder *finder)
+{
+	if (isolation_older_snapshot() == NULL)
+		return;
+	isolation_push_snapshot();
+	finder->own_snapshot = RegisterSnapshot(GetActiveSnapshot());
+	PopActiveSnapshot();
+}
+
 RowFinder *
 row_finder_open(TableWriter *writer, const RowLocator *locator)
 {
@@ -114,6 +127,7 @@ row_finder_open(TableWriter *writer, const RowLocator *locator)
 	finder->key_nulls = palloc(nkeys * sizeof(bool));
 	finder->key_columns = palloc(nkeys * sizeof(AttrNumber));
 	init_key_columns(finder);
+	init_own_snapshot(finder);
 	if (OidIsValid(locator->index_oid))
 		init_index(finder);
 	else
@@ -129,6 +143,8 @@ row_finder_close(RowFinder *finder)
 		index_endscan(finder->index_scan);
 	if (finder->table_scan != NULL)
 		table_endscan(finder->table_scan);
+	if (finder->own_snapshot != NULL)
+		UnregisterSnapshot(finder->own_snapshot);
 }
 
 Relation
@@ -221,13 +237,11 @@ check_own_snapshot(RowFinder *finder)
 	RowsSeen	  then;
 	MemoryContext oldcontext;
 
-	if (isolation_older_snapshot() == NULL)
+	if (finder->own_snapshot == NULL)
 		return;
 	oldcontext = MemoryContextSwitchTo(finder->context);
 	now = rows_seen(finder, finder->writer->snapshot);
-	isolation_push_snapshot();
-	then = rows_seen(finder, GetActiveSnapshot());
-	PopActiveSnapshot();
+	then = rows_seen(finder, finder->own_snapshot);
 	MemoryContextSwitchTo(oldcontext);
 	if (now.count != then.count || now.places != then.places)
 		isolation_fail();
@@ -247,6 +261,7 @@ row_finder_start_image(RowFinder *finder, const Datum *values, const bool *nulls
 {
 	finder->image_values = values;
 	finder->image_nulls = nulls;
+	finder->passed_over = false;
 	if (finder->locator->by_row_hash)
 	{
 		Datum hash = Int64GetDatum(
@@ -298,14 +313,29 @@ candidate_has_image(RowFinder *finder)
 						   finder->found_nulls, finder->image_values, finder->image_nulls);
 }
 
+/*
+ * Of several copies of a row, a transaction with one snapshot must take away one that it sees, or it would go on seeing as many as before.
+ */
+static bool
+candidate_is_seen(RowFinder *finder)
+{
+	if (finder->own_snapshot == NULL ||
+		table_tuple_satisfies_snapshot(finder->writer->relation, finder->slot, finder->own_snapshot))
+		return true;
+	finder->passed_over = true;
+	return false;
+}
+
 TupleTableSlot *
 row_finder_next(RowFinder *finder)
 {
 	while (next_candidate(finder))
 	{
-		if (finder->image_values == NULL || candidate_has_image(finder))
+		if (finder->image_values == NULL || (candidate_has_image(finder) && candidate_is_seen(finder)))
 			return finder->slot;
 	}
+	if (finder->image_values != NULL && finder->passed_over)
+		isolation_fail();
 	return NULL;
 }
 
