@@ -151,7 +151,9 @@ REVOKE ALL ON FUNCTION pgtrickle.tick_lock_list(bigint[]) FROM PUBLIC;
  * those of the surroundings (locks, connections, resources, cancellation, foreign servers), which are retried as they are.  One that is
  * refreshed in full anyway needs no mark, which would only make its consumers wait for it.
  *
- * A source that cannot be reached, on another server or in a file, is no reason to give up: it comes back without anybody telling us.
+ * A source that cannot be reached, on another server or in a file, is no reason to give up: it comes back without anybody telling us.  The same
+ * holds for what is wrong with rows that only a foreign table has: they change without a trace in the WAL.  So these are tried again as long as they fail, with
+ * the applier's growing delays; nothing is kept for them meanwhile, since they are refreshed in full.
  */
 CREATE FUNCTION pgtrickle.applier_failed(pgt_id bigint, sqlstate text, message text, retry_ms bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -161,7 +163,9 @@ AS $$
 DECLARE
 	failed_at CONSTANT timestamptz := clock_timestamp();
 	errors_max CONSTANT integer := pgtrickle.setting('max_consecutive_errors');
-	is_elsewhere CONSTANT boolean := left(sqlstate, 2) IN ('08', '58', 'HV');
+	is_elsewhere CONSTANT boolean := left(sqlstate, 2) IN ('08', '58', 'HV') OR EXISTS (
+		SELECT FROM pgtrickle.pgt_sources s JOIN pgtrickle.pgt_definitions d USING (pgt_id)
+		WHERE s.pgt_id = applier_failed.pgt_id AND s.source_type = 'FOREIGN_TABLE' AND d.effective_refresh_mode = 'FULL');
 	is_about_data boolean := left(sqlstate, 2) NOT IN ('08', '25', '40', '53', '55', '57', '58', 'HV');
 	errors integer;
 BEGIN

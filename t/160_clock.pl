@@ -165,6 +165,15 @@ $node->wait_until('SELECT n = 6 FROM joined', 'and so is a file, by itself');
 $node->wait_until("SELECT bool_and(consecutive_errors = 0) FROM pgtrickle.pgt_stream_tables", 'no error is left');
 $node->verify($_) foreach qw(of_file of_shop joined priced);
 
+# --- what is wrong in a foreign table is wrong only for a while: nobody has to say that it has been put right
+write_stock("apple,many\n");
+$node->wait_until("SELECT consecutive_errors >= 3 FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'of_file'", 'a wrong row fails again and again');
+is($node->sql(q{SELECT status, last_error_message LIKE 'invalid input syntax%' FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'of_file'}), 'ACTIVE|t',
+	'and is no reason to suspend');
+write_stock("apple,8\n");
+$node->wait_until("SELECT consecutive_errors = 0 FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'of_file'", 'put right, it goes on by itself');
+is($node->sql('SELECT n FROM of_file'), 8, 'with the new rows');
+
 # --- materialized views need no clock: their refreshes are noticed
 $node->sql('CREATE MATERIALIZED VIEW kept AS SELECT count(*) AS n FROM drafts');
 $node->create_stream_table('of_kept', 'SELECT n FROM kept', schedule => '300ms');
