@@ -74,9 +74,28 @@ sub add_remote
 	my ($self, $remote, %opt) = @_;
 
 	my $conninfo = $opt{conninfo} // $self->source($remote)->connstr($self->source($remote)->dbname);
-	my @more = map { ", $_ => " . sql_literal($opt{$_}) } grep { $_ ne 'conninfo' } sort keys %opt;
+	my @values = map { sql_literal($_) } ($remote, $conninfo, "pgtrickle_$remote", $opt{schema_map} // '{}');
 	$self->target->sql(
-		'SELECT pgtrickle.add_remote(' . sql_literal($remote) . ', ' . sql_literal($conninfo) . "@more)");
+		'WITH remote AS (INSERT INTO pgtrickle.pgt_remotes (remote_name, conninfo, slot_name, schema_map) VALUES ('
+		  . join(', ', @values)
+		  . ') RETURNING remote_id)
+		INSERT INTO pgtrickle.pgt_remote_states (remote_id) SELECT remote_id FROM remote;
+		SELECT pgtrickle.copies_changed()');
+	return;
+}
+
+# Follow it no more, for a while.
+sub pause  { return $_[0]->_set_status($_[1], 'PAUSED') }
+sub resume { return $_[0]->_set_status($_[1], 'ACTIVE') }
+
+sub _set_status
+{
+	my ($self, $remote, $status) = @_;
+
+	$self->target->sql(
+		"UPDATE pgtrickle.pgt_remote_states SET status = '$status' FROM pgtrickle.pgt_remotes r
+		WHERE r.remote_id = pgt_remote_states.remote_id AND r.remote_name = " . sql_literal($remote) . ';
+		SELECT pgtrickle.copies_changed()');
 	return;
 }
 
@@ -86,28 +105,31 @@ sub copy
 	my ($self, @tables) = @_;
 
 	$self->request($_) foreach @tables;
-	$self->wait_copied(@tables);
+	$self->wait_copied;
 	return;
 }
 
-# 'schema.table' of the only remote, or ['remote', 'schema.table', arguments of copy_table].
+# 'schema.table' of the only remote, or ['remote', 'schema.table'].
 sub request
 {
 	my ($self, $table) = @_;
 
-	my ($remote, $name, %opt) = ref $table ? @$table : ($self->_remote, $table);
-	my @more = map { ", $_ => " . (ref $opt{$_} ? ${ $opt{$_} } : sql_literal($opt{$_})) } sort keys %opt;
+	my ($remote, $name) = ref $table ? @$table : ($self->_remote, $table);
+	my ($schema, $relation) = map { sql_literal($_) } split /\./, $name;
 	$self->target->sql(
-		'SELECT pgtrickle.copy_table(' . sql_literal($remote) . ', ' . sql_literal($name) . "@more)");
+		"WITH copy AS (INSERT INTO pgtrickle.pgt_copies (remote_id, remote_schema, remote_table, target_schema, target_table)
+			SELECT remote_id, $schema, $relation, coalesce(schema_map->>$schema, $schema), $relation FROM pgtrickle.pgt_remotes
+			WHERE remote_name = " . sql_literal($remote) . ' RETURNING copy_id)
+		INSERT INTO pgtrickle.pgt_copy_states (copy_id) SELECT copy_id FROM copy;
+		SELECT pgtrickle.copies_changed()');
 	return;
 }
 
 sub wait_copied
 {
-	my ($self, @tables) = @_;
+	my ($self) = @_;
 
-	my $target = $self->target;
-	$target->wait_until(
+	$self->target->wait_until(
 		q{SELECT count(*) > 0 AND bool_and(status = 'ACTIVE' AND is_populated) FROM pgtrickle.copy_catalog()},
 		'all copies are there');
 	return;
