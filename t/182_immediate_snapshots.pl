@@ -59,6 +59,18 @@ foreach my $level ('repeatable read', 'serializable')
 $setup = q{DELETE FROM parts; DELETE FROM sides; INSERT INTO sides VALUES (1, 'one'), (2, 'two'); INSERT INTO parts VALUES (1, 1, 10), (2, 1, 20), (3, 2, 30)};
 $node->sql(q{SELECT pgtrickle.resume_stream_table('sums')});
 
+# Computed anew as a whole: what joins with a row that somebody else has inserted, and that changed nothing before.
+$node->sql(q{CREATE TABLE divided (id int, k int) PARTITION BY LIST (k); CREATE TABLE divided_1 PARTITION OF divided FOR VALUES IN (1, 5);
+	SELECT pgtrickle.create_stream_table('whole', 'SELECT d.id, s.name FROM divided d JOIN sides s USING (k)', refresh_mode => 'IMMEDIATE')});
+$setup .= '; DELETE FROM divided';
+my $merge = 'MERGE INTO divided d USING (VALUES (9, 5)) v (id, k) ON d.id = v.id WHEN MATCHED THEN UPDATE SET k = v.k WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.k)';
+foreach my $level ('repeatable read', 'serializable')
+{
+	my $spec = interleave($level, ['whole'], q{INSERT INTO sides VALUES (5, 'five')}, $merge);
+	is($spec->findings, '', "$level: a stream table that is computed anew");
+	cmp_ok($spec->{errors}{40001} // 0, '>', 0, '... or the statement fails');
+}
+
 my $spec = interleave('repeatable read', [qw(sums joined)], 'UPDATE parts SET n = n + 1 WHERE id = 1', 'UPDATE parts SET n = n + 1 WHERE id = 3');
 is($spec->findings, '', 'repeatable read: writers of different groups');
 is($spec->{errors}{40001} // 0, 0, '... do not fail');
