@@ -14,13 +14,16 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "nodes/pg_list.h"
+#include "privileged.h"
 #include "refresh_record.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(pgtrickle_tick_remote);
+PG_FUNCTION_INFO_V1(pgtrickle_remote_position);
 
 static List *moves = NIL;		/* of RemoteMove, in TopTransactionContext */
 static bool callback_registered = false;
@@ -132,4 +135,26 @@ remote_positions_write(void)
 					 " position_at = COALESCE($3, position_at) WHERE remote_id = $1",
 					 lengthof(types), types, values, move->position_at == 0 ? "  n" : NULL);
 	}
+}
+
+/* pgtrickle.remote_position(remote_id integer) returns pg_lsn: by a new snapshot, since who waits may have an old one.  No secret. */
+Datum
+pgtrickle_remote_position(PG_FUNCTION_ARGS)
+{
+	PrivilegedSection section;
+	Datum		position = (Datum) 0;
+	bool		isnull = true;
+
+	privileged_begin(&section);
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute(psprintf("SELECT position FROM pgtrickle.pgt_remote_states WHERE remote_id = %d", PG_GETARG_INT32(0)),
+					true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the position of a remote");
+	if (SPI_processed == 1)
+		position = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	PopActiveSnapshot();
+	privileged_end(&section);
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(position);
 }

@@ -12,11 +12,36 @@ CREATE FUNCTION pgtrickle.refresh_stream_table(name text) RETURNS void
 COMMENT ON FUNCTION pgtrickle.refresh_stream_table(text) IS
 	'refreshes a stream table now; when it returns, everything committed before the call is in';
 
-CREATE FUNCTION pgtrickle.wait_fresh(name text, timeout interval DEFAULT '30s', source_lsn pg_lsn DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION pgtrickle.wait_fresh_here(name text, timeout interval, source_lsn pg_lsn) RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'pgtrickle_wait_fresh';
-COMMENT ON FUNCTION pgtrickle.wait_fresh(text, interval, pg_lsn) IS
-	'waits until everything committed before the call, or before a position of the WAL, is in; false when that took longer than the timeout';
+COMMENT ON FUNCTION pgtrickle.wait_fresh_here(text, interval, pg_lsn) IS
+	'what wait_fresh() does about this server';
+
+-- A position of a remote comes first; what its copies have then been given is waited for like any change here.
+CREATE FUNCTION pgtrickle.wait_fresh(name text, timeout interval DEFAULT '30s', source_lsn pg_lsn DEFAULT NULL, remote text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	followed integer;
+BEGIN
+	IF source_lsn IS NOT NULL THEN
+		followed := pgtrickle.remote_waited_for(pgtrickle.stream_table_id_to_see(name), remote);
+	END IF;
+	IF followed IS NULL THEN
+		RETURN pgtrickle.wait_fresh_here(name, timeout, source_lsn);
+	ELSIF NOT pgtrickle.wait_position(followed, source_lsn, timeout) THEN
+		RETURN false;
+	ELSIF pg_catalog.pg_is_in_recovery() THEN
+		-- what is visible here of a remote came with the stream tables that were due
+		RETURN true;
+	END IF;
+	RETURN pgtrickle.wait_fresh_here(name, timeout, NULL);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.wait_fresh(text, interval, pg_lsn, text) IS
+	'waits until everything committed before the call, or before a position of the WAL of this server or of a remote, is in; false when that took longer than the timeout';
 
 CREATE FUNCTION pgtrickle.verify_answer(name text) RETURNS jsonb
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

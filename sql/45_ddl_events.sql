@@ -471,7 +471,9 @@ DECLARE
 	dropped_ids bigint[];
 	state_table regclass;
 BEGIN
-	IF to_regclass('pgtrickle.pgt_definitions') IS NULL OR NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) THEN
+	IF to_regclass('pgtrickle.pgt_copies') IS NULL
+		OR NOT EXISTS (SELECT FROM pgtrickle.pgt_definitions) AND NOT EXISTS (SELECT FROM pgtrickle.pgt_copies)
+	THEN
 		RETURN;
 	END IF;
 	-- the guard, and the index by which refreshes find rows, go only with their table
@@ -494,6 +496,7 @@ BEGIN
 			EXECUTE format('DROP TABLE %s', state_table);
 		END LOOP;
 		DELETE FROM pgtrickle.pgt_definitions WHERE pgt_id = ANY (dropped_ids);
+		PERFORM pgtrickle.forget_dropped_copies(dropped);
 
 		PERFORM pgtrickle.tell_sources_changed(ARRAY(
 			SELECT d.objid FROM pg_event_trigger_dropped_objects() d WHERE d.classid = 'pg_class'::regclass

@@ -7,6 +7,39 @@
  * applier and the views do not see them.
  */
 
+/*
+ * Where a copy was, and whether its remote is still to be followed from there, a dump does not know.  So every table is copied again; those that
+ * have rows show them until the difference has been put into them.
+ */
+CREATE FUNCTION pgtrickle.restore_copies() RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	left_over regclass;
+BEGIN
+	FOR left_over IN
+		SELECT c.oid::regclass FROM pg_class c
+		WHERE c.relnamespace = 'pgtrickle'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^pgt_load_[0-9]+$'
+			AND NOT EXISTS (SELECT FROM pgtrickle.pgt_copy_states s WHERE s.load_table = c.oid)
+	LOOP
+		EXECUTE format('DROP TABLE %s', left_over);
+	END LOOP;
+	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_remotes', 'remote_id'), greatest(max(r.remote_id), 1)) FROM pgtrickle.pgt_remotes r;
+	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_copy_patterns', 'pattern_id'), greatest(max(p.pattern_id), 1))
+	FROM pgtrickle.pgt_copy_patterns p;
+	INSERT INTO pgtrickle.pgt_remote_states (remote_id)
+	SELECT r.remote_id FROM pgtrickle.pgt_remotes r
+	WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_remote_states s WHERE s.remote_id = r.remote_id);
+	UPDATE pgtrickle.pgt_copies c SET relid = NULL WHERE NOT EXISTS (SELECT FROM pg_class t WHERE t.oid = c.relid);
+	INSERT INTO pgtrickle.pgt_copy_states (copy_id, is_populated, status_reason)
+	SELECT c.copy_id, c.relid IS NOT NULL, 'restored from a dump' FROM pgtrickle.pgt_copies c
+	WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_copy_states s WHERE s.copy_id = c.copy_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.restore_copies() IS 'has all copies that came out of a dump copied again';
+REVOKE ALL ON FUNCTION pgtrickle.restore_copies() FROM PUBLIC;
+
 CREATE FUNCTION pgtrickle.restore_stream_tables() RETURNS bigint
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
@@ -23,8 +56,10 @@ BEGIN
 	LOOP
 		EXECUTE format('DROP TABLE %s', left_over);
 	END LOOP;
-	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_definitions', 'pgt_id'), greatest(max(d.pgt_id), 1))
+	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_definitions', 'pgt_id'),
+		greatest(max(d.pgt_id), (SELECT max(c.copy_id) FROM pgtrickle.pgt_copies c), 1))
 	FROM pgtrickle.pgt_definitions d;
+	PERFORM pgtrickle.restore_copies();
 	PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_refresh_groups', 'group_id'), greatest(max(g.group_id), 1))
 	FROM pgtrickle.pgt_refresh_groups g;
 

@@ -152,6 +152,40 @@ CREATE VIEW pgtrickle.pgt_stream_tables WITH (security_barrier) AS
 COMMENT ON VIEW pgtrickle.pgt_stream_tables IS 'stream tables: definition and state';
 GRANT SELECT ON pgtrickle.pgt_stream_tables TO PUBLIC;
 
+/* Copies that a stream table reads, itself or through others. */
+CREATE FUNCTION pgtrickle.copies_read_by(pgt_id bigint) RETURNS SETOF bigint
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+	WITH RECURSIVE reading (relid) AS (
+		SELECT s.source_relid FROM pgtrickle.pgt_sources s WHERE s.pgt_id = copies_read_by.pgt_id
+		UNION
+		SELECT s.source_relid
+		FROM reading r
+		JOIN pgtrickle.pgt_definitions d ON d.relid = r.relid
+		JOIN pgtrickle.pgt_sources s ON s.pgt_id = d.pgt_id
+	)
+	SELECT c.copy_id FROM reading r JOIN pgtrickle.pgt_copies c ON c.relid = r.relid
+$$;
+COMMENT ON FUNCTION pgtrickle.copies_read_by(bigint) IS
+	'ids of the copies that a stream table reads, itself or through others; not for users';
+
+/* Nothing newer than this, by the clocks of the remotes, is in copies that a stream table reads; null: it reads none. */
+CREATE FUNCTION pgtrickle.remote_freshness(pgt_id bigint) RETURNS timestamptz
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	SET jit = off
+AS $$
+	SELECT min(CASE WHEN s.is_populated AND (s.status = 'ACTIVE' OR s.live_follows) THEN r.position_at ELSE coalesce(s.data_timestamp, c.created_at) END)
+	FROM pgtrickle.copies_read_by(pgt_id) x
+	JOIN pgtrickle.pgt_copies c ON c.copy_id = x
+	JOIN pgtrickle.pgt_copy_states s USING (copy_id)
+	JOIN pgtrickle.pgt_remote_states r USING (remote_id)
+$$;
+COMMENT ON FUNCTION pgtrickle.remote_freshness(bigint) IS
+	'up to which moment the copies that a stream table reads equal their tables; not for users';
+
 /*
  * How fresh each stream table is.  A tick moves only stream tables whose sources changed, so the moment of the last snapshot is not all.
  * Nothing that was committed is missing up to now, if the applier needs nothing below the end of the WAL; else up to the moment of a
@@ -185,7 +219,8 @@ CREATE VIEW pgtrickle.pgt_freshness WITH (security_barrier) AS
 	) h
 	CROSS JOIN LATERAL (
 		SELECT m.fresh_at, greatest(clock_timestamp() - m.fresh_at, CASE WHEN m.fresh_at IS NOT NULL THEN interval '0' END) AS staleness
-		FROM (SELECT CASE WHEN h.follows AND k.schedule_kind = 'immediate' THEN clock_timestamp() WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT pgtrickle.waits_in_spool(s.pgt_id) THEN p.consumed_at END) END AS fresh_at) m
+		FROM (SELECT CASE WHEN h.follows AND k.schedule_kind = 'immediate' THEN clock_timestamp() WHEN s.is_populated THEN greatest(s.data_timestamp, CASE WHEN h.follows AND s.clock_reason IS NULL AND NOT pgtrickle.waits_in_spool(s.pgt_id) THEN p.consumed_at END) END AS fresh_at) own
+			CROSS JOIN LATERAL (SELECT least(own.fresh_at, pgtrickle.remote_freshness(s.pgt_id)) AS fresh_at OFFSET 0) m
 	) f;
 COMMENT ON VIEW pgtrickle.pgt_freshness IS 'stream tables: how far behind their sources they can be at most';
 GRANT SELECT ON pgtrickle.pgt_freshness TO PUBLIC;

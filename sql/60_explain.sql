@@ -23,6 +23,8 @@ CREATE FUNCTION pgtrickle.explain_st(name text, with_analyze boolean DEFAULT fal
 AS $$
 	SELECT * FROM pgtrickle.state_by_id(pgtrickle.stream_table_id_to_see(name))
 	UNION ALL
+	SELECT * FROM pgtrickle.copies_by_id(pgtrickle.stream_table_id_to_see(name))
+	UNION ALL
 	SELECT * FROM pgtrickle.stream_table_report(name, with_analyze)
 	UNION ALL
 	SELECT * FROM pgtrickle.steps_by_id(pgtrickle.stream_table_id_to_see(name)) WHERE with_analyze

@@ -312,6 +312,13 @@ $$;
 COMMENT ON FUNCTION pgtrickle.guard_copy(regclass) IS 'makes a copy read-only';
 REVOKE ALL ON FUNCTION pgtrickle.guard_copy(regclass) FROM PUBLIC;
 
+CREATE FUNCTION pgtrickle.check_row_filter(relid oid, condition text) RETURNS void
+	LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_check_row_filter';
+COMMENT ON FUNCTION pgtrickle.check_row_filter(oid, text) IS
+	'an error if the text is no condition on the columns of a copy that can be asked about one row at a time';
+REVOKE ALL ON FUNCTION pgtrickle.check_row_filter(oid, text) FROM PUBLIC;
+
 /*
  * columns: [{"attnum": 1, "remote_attnum": 1, "remote_column": "id", "remote_type": "bigint", "remote_type_oid": 20, "remote_typmod": -1,
  * "remote_collation": null}, ...].  `recopy` says why the rows have to be copied again; until then the copy shows those that it has.
@@ -339,6 +346,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'copy % does not exist', copy_id USING ERRCODE = 'undefined_object';
 	END IF;
+	PERFORM pgtrickle.check_row_filter(target, c.row_filter) FROM pgtrickle.pgt_copies c WHERE c.copy_id = copy_id AND c.row_filter IS NOT NULL;
 	IF NOT goes_on THEN
 		PERFORM pgtrickle.forget_copying(copy_id);
 	END IF;

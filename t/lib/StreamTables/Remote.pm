@@ -62,23 +62,29 @@ sub create_both
 	return;
 }
 
-# What the program would find out and say about a table that is there on both sides.  key => index name; without: a bag.
+# What the program would find out and say about a table that is there on both sides.
+#
+#   key => index name      else it is a bag
+#   columns => [names]     of those that are copied
+#   filter, demand         as in copy_table()
 sub define
 {
 	my ($self, $table, %opt) = @_;
 
+	my $list = $opt{columns} ? join(',', @{ $opt{columns} }) : undef;
+	my $only = $opt{columns} ? " AND attname = ANY ('{$list}')" : '';
 	my ($relid, $columns) = split /\|/, $self->source(
 		qq{SELECT '$table'::regclass::oid, jsonb_agg(jsonb_build_object('attnum', attnum, 'remote_attnum', attnum, 'remote_column', attname,
 			'remote_type', format_type(atttypid, atttypmod), 'remote_type_oid', atttypid, 'remote_typmod', atttypmod) ORDER BY attnum)
-		FROM pg_attribute WHERE attrelid = '$table'::regclass AND attnum > 0 AND NOT attisdropped}), 2;
+		FROM pg_attribute WHERE attrelid = '$table'::regclass AND attnum > 0 AND NOT attisdropped$only}), 2;
 	my $filter = defined $opt{filter} ? sql_literal($opt{filter}) : 'NULL';
 	$self->{copies}{$table}{id} //= $self->target(
-		qq{WITH c AS (INSERT INTO pgtrickle.pgt_copies (remote_id, remote_schema, remote_table, target_schema, target_table, row_filter)
-			VALUES (1, 'public', '$table', 'public', '$table', $filter) RETURNING copy_id)
+		qq{WITH c AS (INSERT INTO pgtrickle.pgt_copies (remote_id, remote_schema, remote_table, target_schema, target_table, row_filter, columns_wanted, demand)
+			VALUES (1, 'public', '$table', 'public', '$table', $filter, } . ($list ? "'{$list}'" : 'NULL') . qq{, '} . ($opt{demand} // 'always') . qq{') RETURNING copy_id)
 		INSERT INTO pgtrickle.pgt_copy_states (copy_id) SELECT copy_id FROM c RETURNING copy_id});
 	my $key = $opt{key} ? "'$opt{key}'::regclass" : 'NULL';
 	my $recopy = defined $opt{recopy} ? sql_literal($opt{recopy}) : 'NULL';
-	$self->{copies}{$table} = { %{ $self->{copies}{$table} }, relid => $relid, is_bag => !$opt{key}, filter => $opt{filter} };
+	$self->{copies}{$table} = { %{ $self->{copies}{$table} }, relid => $relid, is_bag => !$opt{key}, filter => $opt{filter}, list => $list };
 	$self->target(
 		"SELECT pgtrickle.copy_defined($self->{copies}{$table}{id}, $relid, '$table'::regclass, "
 		  . sql_literal($columns)
@@ -123,10 +129,11 @@ sub copy_rows
 	my $load = $self->target("SELECT pgtrickle.copy_begin($copy->{id}, '$from')");
 	my $snapshot = 'NULL';
 	my $filter = $copy->{filter} // 'true';
+	my $list = $copy->{list} // '*';
 	foreach my $part (@{ $opt{parts} // ['true'] })
 	{
 		my $said = $self->source(
-			"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot(); COPY (SELECT * FROM $table WHERE ($part) AND ($filter)) TO STDOUT; COMMIT");
+			"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot(); COPY (SELECT $list FROM $table WHERE ($part) AND ($filter)) TO STDOUT; COMMIT");
 		my ($seen, $rows) = split /\n/, $said, 2;
 		$snapshot = "'$seen'" if $copy->{is_bag};
 		$self->target("COPY $load FROM STDIN;\n" . ($rows // '') . "\n\\.\n") if defined $rows;
