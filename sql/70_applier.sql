@@ -126,18 +126,29 @@ COMMENT ON FUNCTION pgtrickle.applier_started(text, text) IS
 REVOKE ALL ON FUNCTION pgtrickle.applier_started(text, text) FROM PUBLIC;
 
 /*
- * In OID order, as everybody who locks several sources must.  Foreign tables and materialized views cannot be locked so, and
- * a relation that is gone is found missing when its stream table is compiled.
+ * In OID order, as everybody who locks several sources must; partitions behind what they are partitions of, as ALTER TABLE does, and with these above
+ * them, which the server's planner locks when it plans a query over a partition.  Foreign tables and materialized views cannot be locked so, and a
+ * relation that is gone is found missing when its stream table is compiled.
  */
 CREATE FUNCTION pgtrickle.tick_lock_list(pgt_ids bigint[]) RETURNS text
 	LANGUAGE sql STABLE SECURITY DEFINER STRICT
 	SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY c.oid), '')
-	FROM pg_class c
+	WITH sources AS (
+		SELECT DISTINCT s.source_relid AS relid FROM pgtrickle.pgt_sources s WHERE s.pgt_id = ANY (pgt_ids)
+	), above AS (
+		SELECT DISTINCT a.relid::oid AS relid FROM sources s, pg_partition_ancestors(s.relid) a
+		EXCEPT SELECT relid FROM sources
+	), tables AS (
+		SELECT relid, '' AS which FROM sources UNION ALL SELECT relid, 'ONLY ' FROM above
+	)
+	SELECT coalesce(string_agg(t.which || format('%I.%I', n.nspname, c.relname), ', '
+		ORDER BY coalesce(tree.root, c.oid), tree.depth, c.oid), '')
+	FROM tables t
+	JOIN pg_class c ON c.oid = t.relid
 	JOIN pg_namespace n ON n.oid = c.relnamespace
+	CROSS JOIN LATERAL (SELECT pg_partition_root(c.oid)::oid AS root, count(*) AS depth FROM pg_partition_ancestors(c.oid)) tree
 	WHERE c.relkind IN ('r', 'p')
-		AND c.oid IN (SELECT s.source_relid FROM pgtrickle.pgt_sources s WHERE s.pgt_id = ANY (pgt_ids))
 $$;
 COMMENT ON FUNCTION pgtrickle.tick_lock_list(bigint[]) IS
 	'for the applier: the tables to name in LOCK TABLE before a tick of these stream tables';

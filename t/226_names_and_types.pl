@@ -227,5 +227,20 @@ foreach my $statement (
 	all_right($statement);
 }
 
+# The server plans a query over a partition with a lock on the table above.  A tick has that lock first, as ALTER TABLE has, else the two would stop each other.
+$node->sql(q{CREATE TABLE wholes (id int, k int) PARTITION BY LIST (k); CREATE TABLE wholes_0 PARTITION OF wholes FOR VALUES IN (0)});
+$node->create_stream_table('one_part', 'SELECT id, count(*) AS n FROM wholes_0 GROUP BY id', schedule => 'manual');
+my $altering = $node->background_psql('postgres', on_error_stop => 0);
+my $refreshing = $node->background_psql('postgres', on_error_stop => 1);
+$node->sql('INSERT INTO wholes VALUES (1, 0)');
+$altering->query_safe('BEGIN; LOCK TABLE ONLY wholes IN ACCESS EXCLUSIVE MODE');
+$refreshing->query_until(qr/asked/, qq{\\echo asked\nSELECT pgtrickle.refresh_stream_table('one_part');\n});
+$node->wait_until(q{SELECT count(*) > 0 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname = 'wholes' AND NOT l.granted}, 'a tick waits for the table above');
+$altering->query(q{LOCK TABLE wholes_0 IN ACCESS EXCLUSIVE MODE; COMMIT});
+is($altering->{stderr}, '', 'without holding the partition');
+$altering->quit;
+$refreshing->quit;
+$node->verify('one_part', 'and goes on afterwards');
+
 is($node->sql(q{SELECT count(*) FROM pgtrickle.pgt_status() WHERE status <> 'ACTIVE' OR consecutive_errors > 0}), 0, 'in the end all are well');
 done_testing();
