@@ -22,6 +22,7 @@
 #include "parser/parse_relation.h" /* getRTEPermissionInfo() */
 #include "replication/message.h"
 #include "utils/acl.h"
+#include "utils/guc_tables.h"
 
 /* 18 writes it before the declaration, and has dropped the old spelling. */
 #ifndef pg_noreturn
@@ -41,6 +42,24 @@
 	(TupleDescCompactAttr(tupdesc, (attno) -1)->attnullability == ATTNULLABLE_VALID)
 #else
 #define compat_is_never_null(tupdesc, attno) (TupleDescAttr(tupdesc, (attno) -1)->attnotnull)
+#endif
+
+/* A setting of the server by its name; NULL: none.  Until 15 the server keeps its own search to itself. */
+#if PG_VERSION_NUM >= 160000
+#define compat_find_setting(name) find_option(name, false, true, 0)
+#else
+static inline struct config_generic *
+compat_find_setting(const char *name)
+{
+	struct config_generic **all = get_guc_variables();
+
+	for (int i = 0; i < GetNumConfigOptions(); i++)
+	{
+		if (pg_strcasecmp(all[i]->name, name) == 0)
+			return all[i];
+	}
+	return NULL;
+}
 #endif
 
 /* Since 17 the server can flush a message itself; before, wal_message.c does. */

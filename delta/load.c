@@ -165,11 +165,15 @@ parse_settings(char *text)
 	for (char *pair = strtok_r(text, "\002", &save); pair; pair = strtok_r(NULL, "\002", &save))
 	{
 		char	   *separator = strchr(pair, '\001');
+		PinnedSetting *setting;
 
 		if (separator == NULL)
 			continue;
 		*separator = '\0';
-		settings = lappend(settings, list_make2(makeString(pstrdup(pair)), makeString(pstrdup(separator + 1))));
+		setting = palloc0(sizeof(PinnedSetting));
+		setting->name = pstrdup(pair);
+		setting->value = pstrdup(separator + 1);
+		settings = lappend(settings, setting);
 	}
 	return settings;
 }
@@ -343,7 +347,7 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	MemoryContext oldcontext;
 	HASHCTL		control = {0};
 	List	   *relids;
-	Query	   *rights_query;
+	List	   *rights_levels;
 
 	owner_scope_enter(&scope, table);
 	/* First what we depend on, so that no invalidation is missed while compiling. */
@@ -351,11 +355,11 @@ compile_table(LoadedTable *table, CacheEntry *entry)
 	oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
 	entry->relids = lappend_oid(list_copy(relids), table->relid);
 	MemoryContextSwitchTo(oldcontext);
-	rights_query = source_rights_query(table->defining_query);
-	source_rights_check(rights_query);
+	rights_levels = source_rights_levels(table->defining_query);
+	source_rights_check(rights_levels);
 	table->program = program_compile(table->defining_query, table->context);
 	oldcontext = MemoryContextSwitchTo(table->context);
-	table->rights_query = copyObject(rights_query);
+	table->rights_levels = copyObject(rights_levels);
 	MemoryContextSwitchTo(oldcontext);
 	owner_scope_leave(&scope);
 	if (!table->wants_delta)

@@ -516,7 +516,7 @@ table_refresh_delta(LoadedTable *table, Rowset **source_rowsets, bool hidden, st
 	Rowset	   *result;
 
 	owner_scope_enter(&scope, table);
-	source_rights_check(table->rights_query);
+	source_rights_check(table->rights_levels);
 	/* a delta's statements are short, whatever the planner thinks of recursion; compiling them takes longer than running them */
 	if (jit_enabled)
 		(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);

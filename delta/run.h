@@ -39,6 +39,18 @@ typedef struct StepRun
 	double		duration_ms;
 } StepRun;
 
+struct config_generic;
+
+/* A setting pinned at creation, as text, and how it can be seen without making text of the present value that it has not changed. */
+typedef struct PinnedSetting
+{
+	char	   *name;
+	char	   *value;
+	struct config_generic *variable;	/* NULL: not looked up yet */
+	bool		number_is_known;
+	int			number;			/* what the variable held when its text was the value */
+} PinnedSetting;
+
 /* A program with everything that is needed to run it, kept for the session and made again when something it depends on changes. */
 typedef struct LoadedTable
 {
@@ -58,10 +70,10 @@ typedef struct LoadedTable
 	bool		is_populated;
 	bool		retains_history;	/* what its refreshes change is kept (retain.h) */
 	TransactionId frontier_xmin;	/* below it, all transactions were in when this was loaded; may be invalid */
-	List	   *settings;		/* of String pairs: names and values pinned at creation */
+	List	   *settings;		/* of PinnedSetting */
 	List	   *consumer_ids;	/* of int64 *: stream tables that read this one */
 	DeltaProgram *program;
-	Query	   *rights_query;	/* what the owner has to be allowed to read (source_rights.h) */
+	List	   *rights_levels;	/* what the owner has to be allowed to read (source_rights.h) */
 	RowLocator	locator;
 	List	   *state_relids;	/* oid list beside program->states */
 	List	   *state_indexes;

@@ -8,9 +8,10 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "nodes/value.h"
+#include "compat.h"
 #include "run_owner.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 
 static void
 name_stream_table(void *arg)
@@ -29,6 +30,47 @@ set_unless_equal(const char *name, const char *value)
 		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
+/* Most settings are what they were when somebody looked last, and refreshes may be short. */
+static bool
+still_has_value(PinnedSetting *setting)
+{
+	if (setting->variable == NULL)
+		return false;
+	switch (setting->variable->vartype)
+	{
+		case PGC_STRING:
+			{
+				const char *current = *((struct config_string *) setting->variable)->variable;
+
+				return current != NULL && strcmp(current, setting->value) == 0;
+			}
+		case PGC_INT:
+			return setting->number_is_known && *((struct config_int *) setting->variable)->variable == setting->number;
+		case PGC_ENUM:
+			return setting->number_is_known && *((struct config_enum *) setting->variable)->variable == setting->number;
+		case PGC_BOOL:
+			return setting->number_is_known && (int) *((struct config_bool *) setting->variable)->variable == setting->number;
+		default:
+			return false;
+	}
+}
+
+static void
+pin(PinnedSetting *setting)
+{
+	set_unless_equal(setting->name, setting->value);
+	setting->variable = compat_find_setting(setting->name);
+	setting->number_is_known = setting->variable != NULL;
+	if (setting->variable == NULL)
+		return;
+	if (setting->variable->vartype == PGC_INT)
+		setting->number = *((struct config_int *) setting->variable)->variable;
+	else if (setting->variable->vartype == PGC_ENUM)
+		setting->number = *((struct config_enum *) setting->variable)->variable;
+	else if (setting->variable->vartype == PGC_BOOL)
+		setting->number = (int) *((struct config_bool *) setting->variable)->variable;
+}
+
 void
 owner_scope_enter(OwnerScope *scope, LoadedTable *table)
 {
@@ -40,9 +82,8 @@ owner_scope_enter(OwnerScope *scope, LoadedTable *table)
 	set_unless_equal("search_path", "pg_catalog, pg_temp");
 	foreach(lc, table->settings)
 	{
-		List	   *pair = lfirst(lc);
-
-		set_unless_equal(strVal(linitial(pair)), strVal(lsecond(pair)));
+		if (!still_has_value(lfirst(lc)))
+			pin(lfirst(lc));
 	}
 	scope->error_context.callback = name_stream_table;
 	scope->error_context.arg = table;

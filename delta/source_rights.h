@@ -9,10 +9,10 @@
 
 #include "nodes/parsenodes.h"
 
-/* The query, expanded, for the check; in the current context. */
-extern Query *source_rights_query(const char *defining_query);
+/* The levels of the query, expanded, without all that the check does not need (Query); in the current context. */
+extern List *source_rights_levels(const char *defining_query);
 
 /* An error, the server's own, when the current role lacks a right.  A few look-ups in caches. */
-extern void source_rights_check(Query *query);
+extern void source_rights_check(List *levels);
 
 #endif							/* PGTRICKLE_SOURCE_RIGHTS_H */
