@@ -49,6 +49,7 @@ struct RunLocks
 {
 	LoadedTable *table;
 	bool		coarse;			/* nobody else runs: no more locks are needed */
+	bool		must_renew;		/* a lock was taken since the last snapshot */
 	LockWish   *wishes;			/* of one step */
 	int			count;
 	int			capacity;
@@ -164,13 +165,14 @@ end_all(RunLocks *locks, uint16 class, int number)
 static void
 take_wishes(RunLocks *locks)
 {
-	if (locks->count == 0)
+	if (locks->count == 0 && !locks->must_renew)
 		return;
 	merge_wishes(locks, 0);
 	for (int i = 0; i < locks->count; i++)
 		(void) acquire(locks->table->relid, locks->wishes[i].hash, locks->wishes[i].class, locks->wishes[i].mode);
 	immediate_renew_snapshot();
 	locks->count = 0;
+	locks->must_renew = false;
 }
 
 /* ---- a run ---- */
@@ -200,7 +202,9 @@ run_locks_begin(LoadedTable *table, bool coarse)
 	immediate_lock_table(table->relid, locks->coarse);
 	if (!table->valid)
 		return NULL;
-	immediate_renew_snapshot();
+	if (locks->coarse)
+		immediate_renew_snapshot();
+	locks->must_renew = !locks->coarse;
 	return locks;
 }
 
@@ -314,12 +318,24 @@ wish_keys(RunLocks *locks, ProgramState *state, Rowset *keys)
 
 /* ---- what run.c calls ---- */
 
+/* Without, the step is skipped. */
+static bool
+has_input(ProgramStep *step, Rowset **rowsets)
+{
+	for (int i = 0; i < step->ninputs; i++)
+	{
+		if (rowsets[step->inputs[i]] != NULL && rowsets[step->inputs[i]]->row_count > 0)
+			return true;
+	}
+	return false;
+}
+
 void
 run_locks_before_step(RunLocks *locks, ProgramStep *step, Rowset **rowsets)
 {
 	ListCell   *lc;
 
-	if (locks->coarse)
+	if (locks->coarse || !has_input(step, rowsets))
 		return;
 	foreach(lc, step->lock_pairs)
 		wish_pair(locks, lfirst(lc), rowsets);
