@@ -16,6 +16,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "consolidate.h"
+#include "direct_step.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "fk_prune.h"
@@ -23,6 +24,7 @@
 #include "isolation.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "nodes/makefuncs.h"
 #include "query.h"
@@ -58,7 +60,7 @@ execute_into_rowset(SPIPlanPtr plan, const char *name, Rowset *rowset, bool has_
 	{
 		CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 
-		rowset = rowset_create(name, CreateTupleDescCopy(source->resultDesc));
+		rowset = rowset_create(name, source->resultDesc);
 	}
 	options.read_only = true;	/* use the active snapshot as it is */
 	options.dest = CreateTuplestoreDestReceiver();
@@ -115,8 +117,8 @@ table_step_sql(LoadedTable *table, int step_no, uint64 variant)
 	return psprintf("%s%s", program_state_binding(step->states_read, table->pgt_id), body);
 }
 
-SPIPlanPtr
-table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
+static PlanEntry *
+prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
 {
 	PlanKey		key = {step_no, 0, variant, magnitudes};
 	bool		found;
@@ -124,14 +126,21 @@ table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magni
 	SPIPlanPtr	plan;
 
 	if (entry != NULL)
-		return entry->plan;
+		return entry;
 	plan = SPI_prepare(table_step_sql(table, step_no, variant), 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(plan);
 	entry = hash_search(table->plans, &key, HASH_ENTER, &found);
 	entry->plan = plan;
-	return plan;
+	entry->is_indirect = false;
+	return entry;
+}
+
+SPIPlanPtr
+table_prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
+{
+	return prepare_step(table, step_no, variant, magnitudes)->plan;
 }
 
 /* ---- steps ---- */
@@ -157,6 +166,23 @@ keep_result(Run *run, int number, Rowset *rowset)
 		rowset_register(rowset);
 }
 
+/* The statement's rows, if it only projects one rowset; else NULL. */
+static Rowset *
+run_directly(Run *run, ProgramStep *step, PlanEntry *entry, uint64 nonempty, const char *name)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(entry->plan));
+	Rowset	   *rowset;
+
+	if (entry->is_indirect || (nonempty & (nonempty - 1)) != 0 || nonempty >= STEP_SHARED)
+		return NULL;
+	rowset = rowset_create(name, source->resultDesc);
+	if (direct_step_run(entry->plan, run->rowsets[step->inputs[pg_rightmost_one_pos64(nonempty)]], rowset))
+		return rowset;
+	rowset_free(rowset);
+	entry->is_indirect = true;
+	return NULL;
+}
+
 static void
 run_query_step(Run *run, ProgramStep *step, int step_no)
 {
@@ -165,7 +191,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	bool		has_deletes = false;
 	Rowset	   *places = NULL;
 	const char *name = ((ProgramRowset *) list_nth(run->table->program->rowsets, step->output))->name;
-	SPIPlanPtr	plan;
+	PlanEntry  *entry;
 	Rowset	   *rowset;
 
 	for (int i = 0; i < step->ninputs; i++)
@@ -191,9 +217,13 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 		nonempty |= STEP_SHARED;
 		magnitudes = cost_magnitude((double) places->row_count);
 	}
-	plan = table_prepare_step(run->table, step_no, nonempty, magnitudes);
-	rowset = execute_into_rowset(plan, name, NULL, has_deletes);
-	compare_with_own_snapshot(plan, rowset, has_deletes);
+	entry = prepare_step(run->table, step_no, nonempty, magnitudes);
+	rowset = run_directly(run, step, entry, nonempty, name);
+	if (rowset == NULL)
+	{
+		rowset = execute_into_rowset(entry->plan, name, NULL, has_deletes);
+		compare_with_own_snapshot(entry->plan, rowset, has_deletes);
+	}
 	if (places != NULL)
 		shared_rows_unregister(places);
 	keep_result(run, step->output, rowset);

@@ -28,6 +28,7 @@ typedef struct PlanEntry
 {
 	PlanKey		key;
 	SPIPlanPtr	plan;
+	bool		is_indirect;	/* more than direct_step.c can do */
 } PlanEntry;
 
 /* What a step did in the last refresh by delta. */
