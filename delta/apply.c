@@ -4,6 +4,9 @@
  *
  *     delta --consolidate--> net rows --in key order--> delete / update, collect inserts --> insert
  *
+ * What does not fit in memory and has a key is put in key order as it is, since that brings equal rows together anyway; each key's rows
+ * are consolidated by themselves.
+ *
  * A delta without deletes needs none of that and is inserted as it comes.  With a key, rows of equal key
  * are paired so that a changed row is updated in place, which leaves indexes alone when no indexed column
  * changes.  Not so when the table has a further unique index: then two updates could get into each
@@ -32,6 +35,7 @@ typedef struct Apply
 	TableWriter		 *writer;
 	RowFinder		 *finder;
 	bool			  pair_updates;
+	bool			  is_net; /* no two rows of the delta have the same image */
 } Apply;
 
 /* A row of the group that is being written. */
@@ -39,6 +43,7 @@ typedef struct GroupRow
 {
 	MinimalTuple tuple;
 	int64		 copies; /* how many are still to be written */
+	uint64		 hash; /* of the image, while a group is consolidated */
 } GroupRow;
 
 typedef struct GroupRows
@@ -49,7 +54,16 @@ typedef struct GroupRows
 	TupleTableSlot *slot; /* for taking one of them apart */
 } GroupRows;
 
-/* The net rows of one key. */
+static int
+compare_group_rows(const void *a, const void *b)
+{
+	uint64 hash1 = ((const GroupRow *) a)->hash;
+	uint64 hash2 = ((const GroupRow *) b)->hash;
+
+	return (hash1 > hash2) - (hash1 < hash2);
+}
+
+/* The rows of one key. */
 typedef struct KeyGroup
 {
 	MemoryContext context; /* of this group's tuples, reset between groups */
@@ -225,7 +239,7 @@ add_group_row(GroupRows *rows, MinimalTuple tuple, int64 copies)
 		rows->capacity *= 2;
 		rows->rows = repalloc_huge(rows->rows, rows->capacity * sizeof(GroupRow));
 	}
-	rows->rows[rows->count++] = (GroupRow){tuple, copies};
+	rows->rows[rows->count++] = (GroupRow){.tuple = tuple, .copies = copies};
 }
 
 static TupleTableSlot *
@@ -276,9 +290,89 @@ pair_rows(Apply *apply, KeyGroup *group)
 	}
 }
 
+static bool
+have_same_image(KeyGroup *group, MinimalTuple tuple1, MinimalTuple tuple2)
+{
+	TupleTableSlot *slot1 = group->old_rows.slot;
+	TupleTableSlot *slot2 = group->new_rows.slot;
+
+	ExecStoreMinimalTuple(tuple1, slot1, false);
+	ExecStoreMinimalTuple(tuple2, slot2, false);
+	slot_getallattrs(slot1);
+	slot_getallattrs(slot2);
+	return row_image_equal(slot1->tts_tupleDescriptor, slot1->tts_tupleDescriptor->natts - 1,
+						   slot1->tts_values, slot1->tts_isnull, slot2->tts_values,
+						   slot2->tts_isnull);
+}
+
+/* Old and new rows together, copies of old ones negative, in the order of their images' hashes. */
+static GroupRow *
+rows_by_hash(KeyGroup *group)
+{
+	int		  count = group->old_rows.count + group->new_rows.count;
+	GroupRow *rows = MemoryContextAllocHuge(group->context, count * sizeof(GroupRow));
+
+	count = 0;
+	for (int i = 0; i < group->old_rows.count; i++)
+	{
+		rows[count] = group->old_rows.rows[i];
+		rows[count++].copies *= -1;
+	}
+	for (int i = 0; i < group->new_rows.count; i++)
+		rows[count++] = group->new_rows.rows[i];
+	for (int i = 0; i < count; i++)
+	{
+		TupleTableSlot *slot = group->old_rows.slot;
+
+		ExecStoreMinimalTuple(rows[i].tuple, slot, false);
+		slot_getallattrs(slot);
+		rows[i].hash = row_image_hash(slot->tts_tupleDescriptor, slot->tts_tupleDescriptor->natts - 1,
+									  slot->tts_values, slot->tts_isnull);
+	}
+	qsort(rows, count, sizeof(GroupRow), compare_group_rows);
+	return rows;
+}
+
+/* One row per image: what came and went cancels. */
+static void
+consolidate_group(KeyGroup *group)
+{
+	int		  count = group->old_rows.count + group->new_rows.count;
+	GroupRow *rows;
+	int		  first = 0; /* with the present hash */
+
+	if (count < 2 ||
+		(group->old_rows.count == 1 && group->new_rows.count == 1 &&
+		 !have_same_image(group, group->old_rows.rows[0].tuple, group->new_rows.rows[0].tuple)))
+		return;
+	rows = rows_by_hash(group);
+	group->old_rows.count = group->new_rows.count = 0;
+	for (int i = 1; i < count; i++)
+	{
+		if (rows[i].hash != rows[first].hash)
+			first = i;
+		for (int earlier = first; earlier < i; earlier++)
+		{
+			if (!have_same_image(group, rows[earlier].tuple, rows[i].tuple))
+				continue;
+			rows[earlier].copies += rows[i].copies;
+			rows[i].copies = 0;
+			break;
+		}
+	}
+	for (int i = 0; i < count; i++)
+	{
+		if (rows[i].copies != 0)
+			add_group_row(rows[i].copies < 0 ? &group->old_rows : &group->new_rows, rows[i].tuple,
+						  rows[i].copies < 0 ? -rows[i].copies : rows[i].copies);
+	}
+}
+
 static void
 write_group(Apply *apply, KeyGroup *group, Rowset *inserts)
 {
+	if (!apply->is_net)
+		consolidate_group(group);
 	if (apply->pair_updates)
 		pair_rows(apply, group);
 	for (int i = 0; i < group->old_rows.count; i++)
@@ -358,9 +452,9 @@ write_by_key(Apply *apply, Rowset *net, Rowset *inserts)
  * The whole
  */
 
-/* Writes net rows, each image at most once among them. */
+/* With a key, the rows need not be net. */
 static void
-write_net_rows(Apply *apply, Rowset *net)
+write_rows(Apply *apply, Rowset *net)
 {
 	if (row_finder_index(apply->finder) != NULL && !apply->locator->by_row_hash)
 	{
@@ -388,7 +482,7 @@ write_delta(void *argument)
 		apply->finder = row_finder_open(apply->writer, apply->locator);
 		apply->pair_updates =
 			!table_index_other_is_unique(apply->writer, row_finder_index(apply->finder));
-		write_net_rows(apply, apply->delta);
+		write_rows(apply, apply->delta);
 		row_finder_close(apply->finder);
 	}
 	else
@@ -450,6 +544,14 @@ check_row_type(Relation relation, Rowset *rows)
 	}
 }
 
+/* Will its rows be written in key order, and is that less work than consolidating all of them before? */
+static bool
+is_sorted_by_key(const RowLocator *locator, Rowset *delta)
+{
+	return OidIsValid(locator->index_oid) && !locator->by_row_hash && locator->nkeys > 0 &&
+		!rowset_in_memory(delta);
+}
+
 ApplyCounts
 apply_delta(Relation relation, const RowLocator *locator, Rowset *delta, bool hidden, Rowset **net)
 {
@@ -461,11 +563,15 @@ apply_delta(Relation relation, const RowLocator *locator, Rowset *delta, bool hi
 	MemoryContextSwitchTo(context);
 	check_row_type(relation, delta);
 
-	Rowset *rows = delta->has_deletes ? consolidate(delta, "net") : delta;
+	bool	as_it_is = !delta->has_deletes || (net == NULL && is_sorted_by_key(locator, delta));
+	Rowset *rows = as_it_is ? delta : consolidate(delta, "net");
 
 	if (rows->row_count > 0)
 	{
-		Apply apply = {.relation = relation, .locator = locator, .delta = rows};
+		Apply apply = {.relation = relation,
+					   .locator = locator,
+					   .delta = rows,
+					   .is_net = rows != delta};
 
 		table_write_tagged(hidden, write_delta, &apply);
 		counts = table_writer_counts(apply.writer);
