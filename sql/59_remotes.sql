@@ -152,7 +152,10 @@ BEGIN
 	ELSIF target IS NULL THEN
 		ours[1] := coalesce(map->>ours[1], ours[1]);
 	END IF;
-	IF cardinality(theirs) <> 2 OR cardinality(ours) <> 2 THEN
+	IF storage <> 'table' THEN
+		RAISE EXCEPTION 'storage "%" is not supported: a copy has rows', storage USING ERRCODE = 'feature_not_supported',
+			HINT = 'columns and row_filter keep it small.';
+	ELSIF cardinality(theirs) <> 2 OR cardinality(ours) <> 2 THEN
 		RAISE EXCEPTION 'the name of a table is schema.table' USING ERRCODE = 'invalid_name';
 	ELSIF EXISTS (SELECT FROM pgtrickle.pgt_copies c WHERE c.target_schema = ours[1] AND c.target_table = ours[2]) THEN
 		RAISE EXCEPTION 'table "%.%" is a copy already', ours[1], ours[2] USING ERRCODE = 'duplicate_object';
@@ -417,20 +420,28 @@ CREATE VIEW pgtrickle.pgt_remotes_status WITH (security_barrier) AS
 COMMENT ON VIEW pgtrickle.pgt_remotes_status IS 'remotes: how far each is followed, and whether something is wrong';
 GRANT SELECT ON pgtrickle.pgt_remotes_status TO PUBLIC;
 
+CREATE FUNCTION pgtrickle.rows_read(name text)
+	RETURNS TABLE (source_relid oid, operators text)
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_rows_read';
+COMMENT ON FUNCTION pgtrickle.rows_read(text) IS
+	'of which sources refreshes by delta read rows, and in which steps; of the others they need only the changes';
+
 -- For explain_st(): which copies a stream table reads, and why they are there.
 CREATE FUNCTION pgtrickle.copies_by_id(pgt_id bigint)
 	RETURNS TABLE (property text, value text)
-	LANGUAGE sql STABLE
+	LANGUAGE sql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT 'copy ' || format('%I.%I', c.copy_schema, c.copy_name),
 		format('%s of remote %s, %s%s%s; %s', c.remote_table, c.remote_name, lower(c.status), coalesce(': ' || c.status_reason, ''),
 			coalesce(', rows with ' || c.row_filter, ''),
-			CASE c.storage WHEN 'none' THEN 'no rows are kept, since the delta program reads changes alone'
-				ELSE 'its rows are kept: ' || CASE c.demand WHEN 'always' THEN 'it was asked for with demand always' ELSE 'this query reads it' END END)
-	FROM pgtrickle.pgt_dependencies d
+			coalesce('its rows are read by refreshes by delta: ' || r.operators, 'refreshes by delta read only its changes, full ones its rows'))
+	FROM pgtrickle.pgt_stream_tables s
+	JOIN pgtrickle.pgt_dependencies d USING (pgt_id)
 	JOIN pgtrickle.pgt_copies_status c ON c.copy_relid = d.source_relid
-	WHERE d.pgt_id = copies_by_id.pgt_id
+	LEFT JOIN LATERAL pgtrickle.rows_read(format('%I.%I', s.pgt_schema, s.pgt_name)) r ON r.source_relid = d.source_relid
+	WHERE s.pgt_id = copies_by_id.pgt_id
 	ORDER BY 1
 $$;
 COMMENT ON FUNCTION pgtrickle.copies_by_id(bigint) IS 'the copies that a stream table reads, for explain_st()';

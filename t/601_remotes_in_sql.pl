@@ -23,6 +23,7 @@ is($node->sql(q{SELECT pgtrickle.copy_table('shop', 'sales."Odd Name"', target =
 is( $node->sql('SELECT remote_table, copy_schema, copy_name, demand, status FROM pgtrickle.pgt_copies_status ORDER BY copy_id'),
 	qq{public.orders|shop|orders|always|REQUESTED\nsales."Odd Name"|My Schema|odd|on_demand|REQUESTED},
 	'the view shows what was asked for');
+like($node->psql_error(q{SELECT pgtrickle.copy_table('shop', 'deltas', storage => 'none')}), qr/^0A000: storage "none" is not supported/, 'there is no copy without rows');
 like($node->psql_error(q{SELECT pgtrickle.copy_table('shop', 'orders')}), qr/^42710: table "shop.orders" is a copy already/, 'not twice');
 $node->sql('CREATE TABLE mine (a int)');
 like($node->psql_error(q{SELECT pgtrickle.copy_table('shop', 'x.mine', target => 'public.mine')}), qr/^42P07: relation "public.mine" already exists/, 'not in place of something else');
@@ -84,7 +85,11 @@ is($node->sql('SELECT count(*) FROM mine'), '0', 'and no way to something else')
 # --- what people see ------------------------------------------------------------------------------------------
 
 like($node->sql(q{SELECT value FROM pgtrickle.explain_st('totals') WHERE property LIKE 'copy %'}),
-	qr/^public.orders of remote app, active, rows with region = 'eu' AND amount < 100; its rows are kept: this query reads it$/, 'explain says which copies there are and why');
+	qr/^public.orders of remote app, active, rows with region = 'eu' AND amount < 100; refreshes by delta read only its changes, full ones its rows$/, 'explain says which copies there are and why');
+$node->create_stream_table('pairs', 'SELECT a.id, b.amount FROM orders a JOIN orders b ON b.id = a.amount', initialize => 'true');
+$node->create_stream_table('largest', 'SELECT region, max(amount) AS m FROM orders GROUP BY region', initialize => 'true');
+is($node->sql(q{SELECT string_agg(t || ' ' || operators, '; ') FROM unnest('{pairs,largest,totals}'::text[]) t, pgtrickle.rows_read(t)}), 'pairs join; largest aggregate', 'or which steps read its rows');
+$node->sql('DROP TABLE pairs; DROP TABLE largest');
 is($node->sql(q{SELECT status, percent_copied, read_by, times_copied FROM pgtrickle.pgt_copies_status}), 'ACTIVE|100|1|1', 'the state of a copy');
 is($node->sql(q{SELECT position = '} . $remote->{position} . q{', lag < '1 minute', copies_active FROM pgtrickle.pgt_remotes_status}), 't|t|1', 'the state of a remote');
 $node->sql(q{UPDATE pgtrickle.pgt_remote_states SET position_at = clock_timestamp() - interval '1 hour'});
