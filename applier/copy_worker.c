@@ -66,6 +66,7 @@ start(CopyWorker *worker, const char *dbname, const char *remote_name, Micros no
 	}
 	log_event(LEVEL_DEBUG, "copying from remote \"%s\": process %d", remote_name, (int) pid);
 	worker->pid = pid;
+	worker->is_stopped = false;
 	free(worker->schemas_seen);
 	worker->schemas_seen = worker->schemas != NULL ? memory_copy_text(worker->schemas) : NULL;
 }
@@ -85,6 +86,8 @@ note_end(CopyWorker *worker, const char *remote_name, int status, Micros now)
 	worker->schemas_seen = NULL;
 	worker->failures++;
 	worker->start_at = now + retry_delay(worker->failures, RESTART_DELAY_FIRST, RESTART_DELAY_MAX);
+	if (worker->is_stopped)
+		return;
 	if (WIFSIGNALED(status))
 		log_event(LEVEL_WARNING, "the process that copies from remote \"%s\" was ended by signal %d",
 				  remote_name, WTERMSIG(status));
@@ -138,8 +141,10 @@ copy_worker_stop(CopyWorker *worker)
 	worker->work_at = MICROS_NEVER;
 	free(worker->schemas);
 	worker->schemas = NULL;
-	if (worker->pid != 0)
-		kill(worker->pid, SIGTERM);
+	if (worker->pid == 0 || worker->is_stopped)
+		return;
+	worker->is_stopped = true;
+	kill(worker->pid, SIGTERM);
 }
 
 void

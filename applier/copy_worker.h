@@ -21,6 +21,7 @@ typedef struct CopyWorker
 	char  *schemas; /* those that are copied as a whole, or NULL */
 
 	pid_t  pid; /* 0: not running */
+	bool   is_stopped; /* by us */
 	int	   failures; /* in a row */
 	Micros start_at; /* not before */
 	char  *schemas_seen; /* by the last one that did its work, or by the running one */

@@ -98,7 +98,10 @@ remote_take_answer(Remote *remote, Remotes *remotes, Control *control, const Rem
 	Error said = {0};
 
 	if (answer->call == REMOTE_CALL_HEARTBEAT)
+	{
 		take_heartbeat(remote, answer, now);
+		remotes->may_have_news = true; /* no tick could take anything meanwhile */
+	}
 	if (answer->has_failed && answer->epoch == remote->epoch && remote->state != REMOTE_CLOSED)
 	{
 		error_set_sqlstate(&said, FAIL_RETRY, answer->sqlstate, "the target answered: %s", answer->message);

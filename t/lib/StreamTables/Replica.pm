@@ -69,33 +69,37 @@ sub add_source
 	return $self->{sources}{$remote};
 }
 
+# Further named arguments are those of the SQL function.
 sub add_remote
 {
 	my ($self, $remote, %opt) = @_;
 
-	my $conninfo = $opt{conninfo} // $self->source($remote)->connstr($self->source($remote)->dbname);
-	my @values = map { sql_literal($_) } ($remote, $conninfo, "pgtrickle_$remote", $opt{schema_map} // '{}');
-	$self->target->sql(
-		'WITH remote AS (INSERT INTO pgtrickle.pgt_remotes (remote_name, conninfo, slot_name, schema_map) VALUES ('
-		  . join(', ', @values)
-		  . ') RETURNING remote_id)
-		INSERT INTO pgtrickle.pgt_remote_states (remote_id) SELECT remote_id FROM remote;
-		SELECT pgtrickle.copies_changed()');
+	$opt{conninfo} //= $self->source($remote)->connstr($self->source($remote)->dbname);
+	$self->target->sql('SELECT pgtrickle.add_remote(' . sql_literal($remote) . _arguments(%opt) . ')');
 	return;
 }
 
-# Follow it no more, for a while.
-sub pause  { return $_[0]->_set_status($_[1], 'PAUSED') }
-sub resume { return $_[0]->_set_status($_[1], 'ACTIVE') }
-
-sub _set_status
+sub _arguments
 {
-	my ($self, $remote, $status) = @_;
+	my (%opt) = @_;
 
-	$self->target->sql(
-		"UPDATE pgtrickle.pgt_remote_states SET status = '$status' FROM pgtrickle.pgt_remotes r
-		WHERE r.remote_id = pgt_remote_states.remote_id AND r.remote_name = " . sql_literal($remote) . ';
-		SELECT pgtrickle.copies_changed()');
+	return join '', map { ", $_ => " . sql_literal($opt{$_}) } sort keys %opt;
+}
+
+# Follow it no more, for a while.
+sub pause
+{
+	my ($self, $remote) = @_;
+
+	$self->target->sql('SELECT pgtrickle.pause_remote(' . sql_literal($remote) . ')');
+	return;
+}
+
+sub resume
+{
+	my ($self, $remote) = @_;
+
+	$self->target->sql('SELECT pgtrickle.resume_remote(' . sql_literal($remote) . ')');
 	return;
 }
 
@@ -109,19 +113,14 @@ sub copy
 	return;
 }
 
-# 'schema.table' of the only remote, or ['remote', 'schema.table'].
+# 'schema.table' of the only remote, or ['remote', 'schema.table', more named arguments of copy_table()].
 sub request
 {
 	my ($self, $table) = @_;
 
-	my ($remote, $name) = ref $table ? @$table : ($self->_remote, $table);
-	my ($schema, $relation) = map { sql_literal($_) } split /\./, $name;
+	my ($remote, $name, %opt) = ref $table ? @$table : ($self->_remote, $table);
 	$self->target->sql(
-		"WITH copy AS (INSERT INTO pgtrickle.pgt_copies (remote_id, remote_schema, remote_table, target_schema, target_table)
-			SELECT remote_id, $schema, $relation, coalesce(schema_map->>$schema, $schema), $relation FROM pgtrickle.pgt_remotes
-			WHERE remote_name = " . sql_literal($remote) . ' RETURNING copy_id)
-		INSERT INTO pgtrickle.pgt_copy_states (copy_id) SELECT copy_id FROM copy;
-		SELECT pgtrickle.copies_changed()');
+		'SELECT pgtrickle.copy_table(' . sql_literal($remote) . ', ' . sql_literal($name) . _arguments(%opt) . ')');
 	return;
 }
 
