@@ -23,8 +23,11 @@
 /* It did what there was; news about that are on their way. */
 #define RESTART_DELAY_AFTER_SUCCESS (200 * INT64_C(1000))
 
-/* So often a schema that is copied as a whole is searched for new tables. */
-#define SCHEMAS_INTERVAL (60 * MICROS_PER_SECOND)
+/*
+ * So often copies are compared with their tables, and schemas that are copied as a whole searched for new ones.  A table that was
+ * dropped and created again has no records in the stream that could tell.
+ */
+#define LOOK_INTERVAL (60 * MICROS_PER_SECOND)
 
 /* This very program, even when another one was installed in its place. */
 static void
@@ -75,11 +78,11 @@ static void
 note_end(CopyWorker *worker, const char *remote_name, int status, Micros now)
 {
 	worker->pid = 0;
+	worker->look_at = now + LOOK_INTERVAL;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 	{
 		worker->failures = 0;
 		worker->start_at = now + RESTART_DELAY_AFTER_SUCCESS;
-		worker->schemas_at = now + SCHEMAS_INTERVAL;
 		return;
 	}
 	free(worker->schemas_seen);
@@ -100,15 +103,13 @@ note_end(CopyWorker *worker, const char *remote_name, int status, Micros now)
 static Micros
 due_at(const CopyWorker *worker)
 {
-	Micros at = worker->work_at;
+	Micros at = worker->work_at < worker->look_at ? worker->work_at : worker->look_at;
 
-	if (worker->schemas != NULL)
-	{
-		if (worker->schemas_seen == NULL || strcmp(worker->schemas, worker->schemas_seen) != 0)
-			at = 0;
-		else if (worker->schemas_at < at)
-			at = worker->schemas_at;
-	}
+	if (worker->is_stopped)
+		return MICROS_NEVER;
+	if (worker->schemas != NULL &&
+		(worker->schemas_seen == NULL || strcmp(worker->schemas, worker->schemas_seen) != 0))
+		at = 0;
 	return at > worker->start_at ? at : worker->start_at;
 }
 
@@ -138,7 +139,7 @@ copy_worker_deadline(const CopyWorker *worker)
 void
 copy_worker_stop(CopyWorker *worker)
 {
-	worker->work_at = MICROS_NEVER;
+	worker->is_stopped = true;
 	free(worker->schemas);
 	worker->schemas = NULL;
 	if (worker->pid == 0 || worker->is_stopped)

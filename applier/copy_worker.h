@@ -25,7 +25,8 @@ typedef struct CopyWorker
 	int	   failures; /* in a row */
 	Micros start_at; /* not before */
 	char  *schemas_seen; /* by the last one that did its work, or by the running one */
-	Micros schemas_at; /* when they are looked at again */
+	Micros look_at; /* when the remote's catalogs are looked at again: nobody there tells of new or altered tables */
+	bool   is_stopped;
 } CopyWorker;
 
 /* Starts it if it is wanted; notes when it has ended.  True if it has just ended. */
