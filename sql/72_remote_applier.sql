@@ -367,7 +367,7 @@ BEGIN
 			THEN 'WANTED' ELSE 'DECLARED' END,
 		status_reason = CASE WHEN s.is_populated AND NOT goes_on THEN coalesce(recopy, 'the table of the remote was changed') END,
 		remote_relid = remote_relid, is_partitioned = is_partitioned,
-		remote_natts = greatest(s.remote_natts, (SELECT max(k.remote_attnum) FROM pgtrickle.pgt_copy_columns k WHERE k.copy_id = copy_id)),
+		remote_natts = greatest(CASE WHEN s.remote_relid = remote_relid THEN s.remote_natts END, (SELECT max(k.remote_attnum) FROM pgtrickle.pgt_copy_columns k WHERE k.copy_id = copy_id)),
 		has_key = index_id IS NOT NULL, key_index = coalesce(index_id, pgtrickle.row_hash_index(target)),
 		key_attnos = coalesce((SELECT (i.indkey::smallint[])[0:i.indnkeyatts - 1] FROM pg_index i WHERE i.indexrelid = index_id), '{}'),
 		live_follows = false, consecutive_errors = 0, retry_at = NULL
@@ -537,7 +537,8 @@ COMMENT ON FUNCTION pgtrickle.copy_failed(bigint, text, text) IS
 REVOKE ALL ON FUNCTION pgtrickle.copy_failed(bigint, text, text) FROM PUBLIC;
 
 /*
- * A tick failed at a copy.  PTR01: its records have another shape than the copy, whose definition the program has to compare.  PTR03: the
+ * A tick failed at a copy.  PTR01: its records have another shape than the copy, whose definition the program has to compare.  So it has when a
+ * value is NULL that must not be (23502) or a label is not known (22P02); finding nothing, it has the table copied again.  PTR03: the
  * stream does not have what a copy needs, and copying again would not help.  Locks, connections and the like are tried again as they are; after
  * everything else the copy does not equal the table any more, or might not, and is copied again.
  */
@@ -555,7 +556,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	IF sqlstate = 'PTR01' THEN
+	IF sqlstate IN ('PTR01', '23502', '22P02') THEN
 		UPDATE pgtrickle.pgt_copy_states s SET status = 'REDEFINE', status_reason = message, live_follows = false WHERE s.copy_id = copy_id;
 	ELSIF sqlstate = 'PTR03' OR errors_max > 0 AND errors >= errors_max THEN
 		PERFORM pgtrickle.forget_copying(copy_id);
