@@ -370,12 +370,13 @@ tell(Follow *follow, Error *error)
 {
 	const char *status = follow->copy->status;
 	bool		was_stopped = strcmp(status, "REDEFINE") == 0;
+	bool		is_asked_for = strcmp(status, "REQUESTED") == 0 || strcmp(status, "ERROR") == 0;
 
 	/* An error that comes from nothing we can see would come again. */
 	if (was_stopped && follow->changes == 0 && !follow->must_tell &&
 		follow->work->type_changes == 0)
 		text_append(&follow->recopy, "rows did not fit, though the table is as it was");
-	if (!was_stopped && follow->changes == 0 && !follow->must_tell && strcmp(status, "ERROR") != 0)
+	if (!was_stopped && follow->changes == 0 && !follow->must_tell && !is_asked_for)
 		return true;
 	return copy_shape_tell(follow->work, follow->copy, &follow->shape, follow->target.data,
 						   follow->recopy.length > 0 ? follow->recopy.data : NULL, error);

@@ -39,23 +39,6 @@ typedef struct Job
  * The statements
  */
 
-/* OIDs in the place of names, which mean nothing elsewhere: regclass and its like. */
-static const char *
-cast_of(const RemoteColumn *column)
-{
-	static const char *const names[] = {
-		"regclass",	 "regtype",		  "regproc",	  "regprocedure", "regoper",	 "regoperator",
-		"regconfig", "regdictionary", "regnamespace", "regrole",	  "regcollation"};
-	size_t length = strlen(column->type);
-
-	for (size_t i = 0; column->builtin != NULL && i < sizeof(names) / sizeof(names[0]); i++)
-	{
-		if (strcmp(column->builtin, names[i]) == 0)
-			return length > 2 && strcmp(column->type + length - 2, "[]") == 0 ? "::oid[]" : "::oid";
-	}
-	return "";
-}
-
 /* COPY (SELECT a, b FROM ONLY s.t WHERE (part) AND (filter)) TO STDOUT */
 static void
 write_copy_out(const CopyLoad *load, const CopyPart *part, Text *statement)
@@ -67,7 +50,6 @@ write_copy_out(const CopyLoad *load, const CopyPart *part, Text *statement)
 	{
 		text_append(statement, i > 0 ? ", " : "");
 		text_append_identifier(statement, load->work->remote, table->columns[i].name);
-		text_append(statement, cast_of(&table->columns[i]));
 	}
 	text_append(statement, " FROM ");
 	copy_append_source(load->work, load->copy, table, statement);

@@ -173,7 +173,7 @@ copy_shape_tell(CopyRemote *work, const Copy *copy, const CopyShape *shape, cons
 {
 	const RemoteTable *table = &shape->table;
 	Text			   lists[LISTS] = {{0}};
-	const char		  *values[4 + LISTS];
+	const char		  *values[5 + LISTS];
 	bool			   done = true;
 
 	for (int list = 0; list < LISTS; list++)
@@ -207,7 +207,8 @@ copy_shape_tell(CopyRemote *work, const Copy *copy, const CopyShape *shape, cons
 		values[3 + list] = lists[list].data;
 	}
 	values[3 + LISTS] = recopy;
-	done = done && server_execute(work->target, sql_copy_defined, 4 + LISTS, values, error);
+	values[4 + LISTS] = table->is_partitioned ? "true" : "false";
+	done = done && server_execute(work->target, sql_copy_defined, 5 + LISTS, values, error);
 	for (int list = 0; list < LISTS; list++)
 		text_free(&lists[list]);
 	return done;

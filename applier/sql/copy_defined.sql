@@ -13,4 +13,4 @@ SELECT pgtrickle.copy_defined($1::bigint, $2, $3::text::pg_catalog.regclass,
 	JOIN pg_catalog.pg_attribute a ON a.attrelid = $3::text::pg_catalog.regclass AND a.attname = c.name AND NOT a.attisdropped),
 	(SELECT i.indexrelid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 	WHERE i.indrelid = $3::text::pg_catalog.regclass AND c.relname = 'pgt_key_' || $1::bigint),
-	$10);
+	$10, $11);

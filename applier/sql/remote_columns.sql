@@ -3,14 +3,17 @@
  *     The columns of the remote's table $1; $2 is the index that is its key, $3 names the columns that are wanted.
  *
  * `type_name` is for comparing, as the stream has it; in `type_use` a type that is not the server's own is its OID
- * between the characters 1 and 2, to be replaced by the name that it has on the target.  `missing` is the value of
+ * between the characters 1 and 2, to be replaced by the name that it has on the target.  Names of objects, such as regclass, are texts: what they
+ * name is not there.  `missing` is the value of
  * rows that were there when the column was added.
  */
 SELECT a.attnum,
 	a.attname,
 	pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
 	pg_catalog.format_type(a.atttypid, NULL) AS type_name,
-	CASE WHEN element_schema.nspname = 'pg_catalog' THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
+	CASE WHEN element_schema.nspname = 'pg_catalog' AND element.typname ~ '^reg' THEN
+			CASE WHEN element.oid <> t.oid THEN 'text[]' ELSE 'text' END
+		WHEN element_schema.nspname = 'pg_catalog' THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
 		ELSE chr(1) || element.oid || chr(2)
 			|| pg_catalog.substr(pg_catalog.format_type(element.oid, a.atttypmod), pg_catalog.length(pg_catalog.format_type(element.oid, NULL)) + 1)
 			|| CASE WHEN element.oid <> t.oid THEN '[]' ELSE '' END
