@@ -68,6 +68,21 @@ COMMENT ON FUNCTION pgtrickle.rebind_sources(bigint) IS
 REVOKE ALL ON FUNCTION pgtrickle.rebind_sources(bigint) FROM PUBLIC;
 
 /*
+ * The next binding counts as another one then, and is told.  Who else is at it (the same DDL about another source) tells by itself, and is not waited for.
+ */
+CREATE FUNCTION pgtrickle.forget_meaning(of_pgt_id bigint) RETURNS void
+	LANGUAGE sql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE pgtrickle.pgt_definitions SET meaning = NULL
+	WHERE pgt_id = (SELECT d.pgt_id FROM pgtrickle.pgt_definitions d
+		WHERE d.pgt_id = of_pgt_id AND d.meaning IS NOT NULL FOR UPDATE SKIP LOCKED)
+$$;
+COMMENT ON FUNCTION pgtrickle.forget_meaning(bigint) IS
+	'forgets what the names in a stream table''s query meant';
+REVOKE ALL ON FUNCTION pgtrickle.forget_meaning(bigint) FROM PUBLIC;
+
+/*
  * Stream tables for which a name has come to mean another relation, or a view another query, are bound anew.  Returns the relations that
  * stand behind this, before and after: the applier knows the stream table by the old ones until it has read the catalog again, and by the
  * new ones then.  Nothing when the query means the same as before: a view was replaced by its like, as dbt does on every run.
@@ -108,7 +123,7 @@ BEGIN
 		EXCEPTION WHEN OTHERS THEN
 			RAISE DEBUG 'stream table % keeps its sources: %', affected.pgt_id, sqlerrm;
 			told := told || affected.relids;
-			UPDATE pgtrickle.pgt_definitions SET meaning = NULL WHERE pgt_id = affected.pgt_id AND meaning IS NOT NULL;
+			PERFORM pgtrickle.forget_meaning(affected.pgt_id);
 		END;
 	END LOOP;
 	RETURN told;
@@ -133,7 +148,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;
-	PERFORM pgtrickle.tell_sources_changed('{}', array_agg(s.source_relid))
+	PERFORM pgtrickle.tell_sources_changed('{}', array_agg(s.source_relid)), pgtrickle.forget_meaning(NEW.pgt_id)
 	FROM pgtrickle.pgt_sources s
 	WHERE s.pgt_id = NEW.pgt_id
 	HAVING bool_or(to_regclass(format('%I.%I', s.source_schema, s.source_name)) IS NULL);
@@ -498,6 +513,9 @@ BEGIN
 		DELETE FROM pgtrickle.pgt_definitions WHERE pgt_id = ANY (dropped_ids);
 		PERFORM pgtrickle.forget_dropped_copies(dropped);
 
+		-- one that takes its place is told, too, even if it is its like: a refresh in between has failed
+		PERFORM pgtrickle.forget_meaning(reader.pgt_id)
+		FROM (SELECT DISTINCT s.pgt_id FROM pgtrickle.pgt_sources s WHERE s.source_relid = ANY (dropped)) reader;
 		PERFORM pgtrickle.tell_sources_changed(ARRAY(
 			SELECT d.objid FROM pg_event_trigger_dropped_objects() d WHERE d.classid = 'pg_class'::regclass
 			UNION

@@ -229,6 +229,11 @@ is($node->sql(q{SET pgtrickle.history_retention = -1; SELECT pgtrickle.prune_his
 
 like(
 	$node->psql_error(q{SELECT pgtrickle.refresh_stream_table('silver')}),
+	qr/^55000: stream table "public\.silver" cannot be up to date\nDETAIL:  It reads stream table "public\.bronze", which is paused/,
+	'nor can what reads a paused one be refreshed');
+$node->sql(q{SELECT pgtrickle.resume_stream_table('bronze')});
+like(
+	$node->psql_error(q{SELECT pgtrickle.refresh_stream_table('silver')}),
 	qr/^55000: no applier is connected to replication slot "slot_1"\nDETAIL: .*\nHINT:  Start it with "pgtrickle run --dbname=postgres"/,
 	'without an applier a refresh fails');
 my ($rc, $stdout, $stderr) =
