@@ -24,19 +24,27 @@ use StreamTables::Cluster qw(sql_literal);
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-# A target, and one remote unless `remotes` names others.
+# A target, and one remote unless `remotes` names others.  `target` and `source` are arguments of boot(), and `install_path` of another server.
 sub new
 {
 	my ($class, $name, %opt) = @_;
 
 	my $self = bless { name => $name, sources => {} }, $class;
-	$self->{target} = StreamTables::Cluster->new("${name}_target")->boot(%{ $opt{target} // {} });
+	$self->{target} = _boot("${name}_target", %{ $opt{target} // {} });
 	foreach my $remote (@{ $opt{remotes} // ['shop'] })
 	{
 		$self->add_source($remote, %{ $opt{source} // {} });
 		$self->add_remote($remote);
 	}
 	return $self;
+}
+
+sub _boot
+{
+	my ($name, %opt) = @_;
+
+	my $path = delete $opt{install_path};
+	return StreamTables::Cluster->new($name, defined $path ? (install_path => $path) : ())->boot(%opt);
 }
 
 sub target { return $_[0]->{target} }
@@ -64,8 +72,7 @@ sub add_source
 {
 	my ($self, $remote, %opt) = @_;
 
-	$self->{sources}{$remote} =
-	  StreamTables::Cluster->new("$self->{name}_$remote")->boot(setup => 'none', %opt);
+	$self->{sources}{$remote} = _boot("$self->{name}_$remote", setup => 'none', %opt);
 	return $self->{sources}{$remote};
 }
 
