@@ -14,6 +14,7 @@
 #   make sqlsmith       odd queries by SQLsmith against a server with stream tables
 #   make constructs     docs/reference/constructs.md, from what the server says
 #   make check-upgrade  pg_upgrade to 17, with stream tables (UPGRADE_TO=18); needs root
+#   make check-pairs    servers of two versions, slots on standbys, failover (PAIR_WITH=17: not 18); needs root
 #   make demo           the demo, with set-up        make clean
 #   make bench-tpch     TPC-H at the scales 0.1 and 1 (TPCH_SCALES=0.1: one); half an hour, 6 GB of disk
 
@@ -61,6 +62,10 @@ UPGRADE_TO ?= 17
 check-upgrade:
 	tools/check-upgrade $(UPGRADE_TO)
 
+PAIR_WITH ?= 18
+check-pairs:
+	tools/check-upgrade $(PAIR_WITH) t/640_standbys.pl t/641_versions.pl t/642_source_failover.pl t/643_topologies.pl
+
 check-long:
 	PGTRICKLE_LONG=1 tools/test $(if $(PROVE_TESTS),$(PROVE_TESTS),t/3*.pl t/4*.pl)
 
@@ -91,4 +96,4 @@ format:
 lint:
 	tools/lint
 
-.PHONY: all install uninstall clean check check-dbt check-models check-units check-upgrade check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
+.PHONY: all install uninstall clean check check-dbt check-models check-pairs check-units check-upgrade check-long fuzz sqlsmith constructs demo bench bench-tpch format lint $(PARTS)
