@@ -26,7 +26,6 @@ typedef struct CopyWorker
 	Micros start_at; /* not before */
 	char  *schemas_seen; /* by the last one that did its work, or by the running one */
 	Micros look_at; /* when the remote's catalogs are looked at again: nobody there tells of new or altered tables */
-	bool   is_stopped;
 } CopyWorker;
 
 /* Starts it if it is wanted; notes when it has ended.  True if it has just ended. */
