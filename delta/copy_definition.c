@@ -12,6 +12,7 @@
 #include "copy_definition.h"
 #include "executor/spi.h"
 #include "refresh_record.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -176,6 +177,19 @@ read_columns(CopyDefinition *definition, MemoryContext context)
 	}
 }
 
+/* Whoever alters or drops the table locks it before the copy's row, and so do we; the state is that of afterwards. */
+static void
+lock_table(Oid *types, Datum *values)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			relid;
+
+	select_latest(&kept, "SELECT relid::oid::text FROM pgtrickle.pgt_copies WHERE copy_id = $1 AND relid IS NOT NULL", 1, types, values);
+	relid = SPI_processed == 0 ? InvalidOid : oid_of(1);
+	if (OidIsValid(relid))
+		LockRelationOid(relid, RowExclusiveLock);
+}
+
 CopyDefinition *
 copy_definition_load(int64 copy_id, MemoryContext context)
 {
@@ -186,6 +200,7 @@ copy_definition_load(int64 copy_id, MemoryContext context)
 	Datum		values[] = {Int64GetDatum(copy_id)};
 	CopyDefinition *definition;
 
+	lock_table(types, values);
 	execute_kept(&lock_plan, "SELECT FROM pgtrickle.pgt_copies WHERE copy_id = $1 FOR SHARE", 1, types, values, NULL);
 	if (SPI_processed == 0)
 		return NULL;

@@ -231,8 +231,10 @@ DECLARE
 	copy_table regclass;
 	readers text;
 BEGIN
-	SELECT c.relid INTO copy_table FROM pgtrickle.pgt_copies c WHERE c.copy_id = id FOR UPDATE;
+	SELECT c.relid INTO copy_table FROM pgtrickle.pgt_copies c WHERE c.copy_id = id;
 	IF copy_table IS NOT NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = copy_table) THEN
+		-- the table before the row, like a tick
+		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', copy_table);
 		SELECT string_agg(DISTINCT d.relid::text, ', ') INTO readers
 		FROM pgtrickle.pgt_sources s JOIN pgtrickle.pgt_definitions d USING (pgt_id) WHERE s.source_relid = copy_table;
 		IF readers IS NOT NULL AND NOT cascade THEN
