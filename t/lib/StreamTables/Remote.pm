@@ -67,6 +67,8 @@ sub create_both
 #   key => index name      else it is a bag
 #   columns => [names]     of those that are copied
 #   filter, demand         as in copy_table()
+#   partitioned => 1       the source's is
+#   recopy => reason       its rows have to be copied again
 sub define
 {
 	my ($self, $table, %opt) = @_;
@@ -88,7 +90,9 @@ sub define
 	$self->target(
 		"SELECT pgtrickle.copy_defined($self->{copies}{$table}{id}, $relid, '$table'::regclass, "
 		  . sql_literal($columns)
-		  . ", $key, $recopy)");
+		  . ", $key, $recopy, "
+		  . ($opt{partitioned} ? 'true' : 'false')
+		  . ')');
 	return $self->{copies}{$table}{id};
 }
 
