@@ -139,13 +139,11 @@ copy_worker_deadline(const CopyWorker *worker)
 void
 copy_worker_stop(CopyWorker *worker)
 {
+	if (worker->pid != 0 && !worker->is_stopped)
+		kill(worker->pid, SIGTERM);
 	worker->is_stopped = true;
 	free(worker->schemas);
 	worker->schemas = NULL;
-	if (worker->pid == 0 || worker->is_stopped)
-		return;
-	worker->is_stopped = true;
-	kill(worker->pid, SIGTERM);
 }
 
 void
