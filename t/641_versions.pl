@@ -44,7 +44,7 @@ sub run_pair
 		qq{CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('sad', 'so so'); CREATE TYPE app.pair AS (a int, m app.mood);
 		CREATE DOMAIN app.positive AS int CHECK (VALUE > 0); CREATE TYPE app.moods AS RANGE (subtype = app.mood);
 		CREATE TABLE app.everything (id int PRIMARY KEY, $definition);
-		INSERT INTO app.everything VALUES (1, $values), (2); CREATE TABLE app.bag (a int, m app.mood); ALTER TABLE app.bag REPLICA IDENTITY FULL});
+		INSERT INTO app.everything VALUES (1, $values); INSERT INTO app.everything VALUES (2); CREATE TABLE app.bag (a int, m app.mood); ALTER TABLE app.bag REPLICA IDENTITY FULL});
 	$target->start_applier;
 	$replica->copy('app.everything', 'app.bag');
 	$target->create_stream_table('counts', 'SELECT m, count(*) AS n FROM app.bag GROUP BY m');

@@ -51,6 +51,8 @@ sub boot
 		allows_streaming => 'logical',
 		extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$self->append_conf('postgresql.conf', $self->_settings(%opt));
+	# The base class of 18 and later writes it for servers of any version.
+	$self->adjust_conf('postgresql.conf', 'autovacuum_worker_slots', undef) if $self->pg_version < 18;
 	$self->start;
 
 	$self->safe_psql($DEFAULT_DB, qq{CREATE DATABASE "$self->{st_dbname}"})
