@@ -58,7 +58,7 @@ tick_was_committed(Applier *applier, Micros now)
 	ack_persisted(&applier->ack, tick->persisted_ack_lsn, tick->commit_insert_lsn);
 	applier_note_persisted(applier, tick->persisted_ack_lsn, tick->persisted_stream_lsn, now);
 	applier->persisted_by_tick = true;
-	remotes_committed(&applier->remotes, tick->commit_insert_lsn, now);
+	remotes_committed(&applier->remotes, tick->commit_insert_lsn, duration, now);
 	defer_those_waiting(applier, now);
 	for (size_t i = 0; i < applier->catalog->count; i++)
 	{
@@ -170,16 +170,19 @@ tick_has_failed(Applier *applier, Micros now, Error *error)
 	StreamTable *culprit = catalog_find(applier->catalog, applier->tick.culprit);
 	StreamTable *last_due = NULL;
 	size_t		 due = count_due(applier->catalog, &last_due);
-	bool		 is_blind;
+	bool		 soft;
 
 	applier->tick_failures++;
 	tick_forget_lock_lists(&applier->tick);
 	/* Somebody else may have moved frontiers; after a failure nothing is taken for granted. */
 	applier_wish_catalog(applier, now);
 
-	is_blind = culprit == NULL && !is_soft(failure, applier->tick_failures);
-	remotes_tick_failed(&applier->remotes, is_blind, now);
-	if (is_soft(failure, applier->tick_failures))
+	soft = is_soft(failure, applier->tick_failures);
+	remotes_tick_failed(&applier->remotes,
+						soft ? applier->tick_failures > 3 || error_is(failure, "55P03")
+							 : culprit == NULL,
+						now);
+	if (soft)
 	{
 		log_event(LEVEL_DEBUG, "tick will be tried again: %s", failure->message);
 		if (applier->tick.failed_at_lock || applier->tick_failures > 3)

@@ -136,6 +136,7 @@ typedef struct Remotes
 	const Options *options;
 	Remote		 **items;
 	size_t		   count;
+	uint64_t	   prefix_bytes_max; /* of what a tick takes from one of them */
 	bool		   wants_catalog; /* something was told that changes it */
 	bool		   may_have_news; /* since the last look, a tick may have become possible */
 } Remotes;

@@ -8,12 +8,18 @@
 
 #include "memory.h"
 
-/* Of one tick: it is one transaction of the target, and what is waiting behind it waits for all of it. */
+/*
+ * Of one tick: it is one transaction of the target, and what is waiting behind it, also what is local, waits for all of it.  So much
+ * is taken as could lately be applied within a second.
+ */
+#define PREFIX_BYTES_MIN (UINT64_C(256) * 1024)
 #define PREFIX_BYTES_MAX (UINT64_C(32) * 1024 * 1024)
 #define PREFIX_TRANSACTIONS_MAX 50000
+#define TICK_LONG MICROS_PER_SECOND
+#define TICK_SHORT (MICROS_PER_SECOND / 4)
 
 #define REMOTE_DELAY_FIRST (100 * INT64_C(1000))
-#define REMOTE_DELAY_MAX (30 * MICROS_PER_SECOND)
+#define REMOTE_DELAY_MAX (5 * MICROS_PER_SECOND)
 
 /* ------------------------------------------------------------------------------------------------
  * What a transaction touches
@@ -96,6 +102,7 @@ typedef struct Search
 	bool	chosen_only;
 	Micros	now;
 	Micros	committed_at;
+	uint64_t bytes_max;
 } Search;
 
 /* May a tick apply what touches this copy? */
@@ -146,7 +153,7 @@ take_transactions(Remote *remote, Search *search)
 	{
 		uint64_t bytes = transaction_bytes(transaction);
 
-		if (prefix->last != NULL && (prefix->bytes + bytes > PREFIX_BYTES_MAX ||
+		if (prefix->last != NULL && (prefix->bytes + bytes > search->bytes_max ||
 									 prefix->transaction_count >= PREFIX_TRANSACTIONS_MAX))
 			break;
 		if (!visit_copies(remote, transaction, may_apply, search))
@@ -199,9 +206,9 @@ mark_copied(Remote *remote, Search *search)
 }
 
 static void
-mark_prefix(Remote *remote, bool chosen_only, Micros now)
+mark_prefix(Remote *remote, bool chosen_only, uint64_t bytes_max, Micros now)
 {
-	Search	search = {remote, chosen_only, now, 0};
+	Search	search = {remote, chosen_only, now, 0, bytes_max};
 	Lsn		skipped_lsn;
 	int64_t skipped_time;
 
@@ -224,7 +231,7 @@ void
 remotes_mark_prefixes(Remotes *remotes, bool chosen_only, Micros now)
 {
 	for (size_t i = 0; i < remotes->count; i++)
-		mark_prefix(remotes->items[i], chosen_only, now);
+		mark_prefix(remotes->items[i], chosen_only, remotes->prefix_bytes_max, now);
 	remotes->may_have_news = false;
 }
 
@@ -295,9 +302,23 @@ release_prefix(Remote *remote)
 		buffer_release(buffer, buffer->first);
 }
 
-void
-remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros now)
+/* After a tick that took so many bytes from the remotes. */
+static void
+adapt_prefix(Remotes *remotes, uint64_t bytes, Micros duration)
 {
+	uint64_t *bytes_max = &remotes->prefix_bytes_max;
+
+	if (duration > TICK_LONG && bytes > PREFIX_BYTES_MIN)
+		*bytes_max = bytes / 2 > PREFIX_BYTES_MIN ? bytes / 2 : PREFIX_BYTES_MIN;
+	else if (duration < TICK_SHORT && bytes > *bytes_max / 2)
+		*bytes_max = *bytes_max * 2 < PREFIX_BYTES_MAX ? *bytes_max * 2 : PREFIX_BYTES_MAX;
+}
+
+void
+remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros duration, Micros now)
+{
+	uint64_t bytes = 0;
+
 	for (size_t i = 0; i < remotes->count; i++)
 	{
 		Remote *remote = remotes->items[i];
@@ -309,16 +330,18 @@ remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros now)
 		remote->position_time = remote->prefix.position_time;
 		remote->persisted_at = now;
 		remote->tick_failures = 0;
+		bytes += remote->prefix.bytes;
 		release_prefix(remote);
 		ack_persisted(&remote->ack, remote->position, insert_lsn);
 		remote->must_turn = true;
 		tick_is_over(remote);
 	}
+	adapt_prefix(remotes, bytes, duration);
 	remotes->may_have_news = true;
 }
 
 void
-remotes_tick_failed(Remotes *remotes, bool blame, Micros now)
+remotes_tick_failed(Remotes *remotes, bool apart, Micros now)
 {
 	for (size_t i = 0; i < remotes->count; i++)
 	{
@@ -327,7 +350,7 @@ remotes_tick_failed(Remotes *remotes, bool blame, Micros now)
 		if (!remote->in_tick)
 			continue;
 		remote->is_doubtful = true;
-		if (blame)
+		if (apart)
 		{
 			remote->tick_failures++;
 			remote->retry_at =

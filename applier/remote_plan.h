@@ -21,10 +21,16 @@ extern void remotes_mark_prefixes(Remotes *remotes, bool chosen_only, Micros now
 extern void remotes_add_sets(Remotes *remotes, Plan *plan);
 
 /* The tick was committed, and insert_lsn was read after it: positions move, transactions are released. */
-extern void remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros now);
+extern void remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros duration, Micros now);
 
-/* It was given up, or has failed; `blame`: and nobody knows because of whom. */
-extern void remotes_tick_failed(Remotes *remotes, bool blame, Micros now);
+/* How much a tick takes before it is known how long that takes. */
+#define PREFIX_BYTES_FIRST (UINT64_C(4) * 1024 * 1024)
+
+/*
+ * It has failed.  `apart`: nobody knows because of whom, or a lock was not got.  Then each of its remotes waits for a time of its own, so
+ * that the next ticks have one of them or none.
+ */
+extern void remotes_tick_failed(Remotes *remotes, bool apart, Micros now);
 
 /* After the end of the epoch: what was received comes again.  While a tick uses it, it stays until that is over. */
 extern void remote_forget_transactions(Remote *remote);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "memory.h"
+#include "remote_plan.h"
 
 #define FDS_PER_REMOTE 2
 
@@ -22,6 +23,7 @@ remotes_init(Remotes *remotes, const Options *options)
 {
 	memset(remotes, 0, sizeof(*remotes));
 	remotes->options = options;
+	remotes->prefix_bytes_max = PREFIX_BYTES_FIRST;
 }
 
 Remote *

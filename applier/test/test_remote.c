@@ -52,6 +52,7 @@ create(uint64_t memory_bytes_max)
 	all->items[0] = remote;
 	all->remotes.items = all->items;
 	all->remotes.count = 1;
+	all->remotes.prefix_bytes_max = PREFIX_BYTES_FIRST;
 	remote->remote_id = 7;
 	remote->state = REMOTE_RUNNING;
 	remote->server.wal_segment_bytes = 16 * 1024 * 1024;
@@ -184,7 +185,7 @@ test_order(void)
 	is_staged(plan, "R1 R2 B11 I1 I2 T I1 I1 B12 I2 ");
 	CHECK(all->remote.prefix.position == 1150);
 	CHECK(all->remote.in_tick);
-	remotes_committed(&all->remotes, 5000, 1);
+	remotes_committed(&all->remotes, 5000, 1, 1);
 	plan_free(plan);
 	CHECK(all->remote.position == 1150 && !all->remote.in_tick);
 	CHECK(all->remote.intake->buffer->count == 0);
@@ -241,7 +242,7 @@ test_waiting(CopyStatus status, Micros retry_at)
 	is_staged(plan, "R1 B11 I1 ");
 	CHECK(all->remote.prefix.position == 1050);
 	CHECK(all->remote.wake_at == (retry_at != 0 ? retry_at : MICROS_NEVER));
-	remotes_committed(&all->remotes, 5000, 1);
+	remotes_committed(&all->remotes, 5000, 1, 1);
 	plan_free(plan);
 	CHECK(all->remote.intake->buffer->count == 2);
 
@@ -295,7 +296,7 @@ test_switch(void)
 	CHECK(plan->table_count == 1 && plan->tables[0].table->pgt_id == 1 && plan->tables[0].set == 1);
 	is_staged(plan, "");
 	CHECK(all->remote.prefix.position == 1500);
-	remotes_committed(&all->remotes, 5000, 1);
+	remotes_committed(&all->remotes, 5000, 1, 1);
 	plan_free(plan);
 	destroy(all);
 }
@@ -320,8 +321,44 @@ test_full(void)
 	CHECK(remote_intake_is_full(all->remote.intake));
 	plan_free(plan_now(all));
 	CHECK(all->remote.prefix.transaction_count == 1);
-	remotes_committed(&all->remotes, 5000, 1);
+	remotes_committed(&all->remotes, 5000, 1, 1);
 	CHECK(!remote_intake_is_full(all->remote.intake));
+	destroy(all);
+}
+
+/* A tick that took long is followed by smaller ones; at least one transaction it always takes. */
+static void
+test_slow_target(void)
+{
+	RemoteWorld *all = create(100000000);
+	Plan		*plan;
+
+	for (Xid xid = 11; xid < 31; xid++)
+	{
+		put_begin(&all->world, xid);
+		put_row(&all->world, 1, 1000000);
+		put_commit(&all->world);
+		deliver(all);
+	}
+	plan = plan_now(all);
+	CHECK(all->remote.prefix.transaction_count == 4);
+	remotes_committed(&all->remotes, 5000, 2 * MICROS_PER_SECOND, 1);
+	plan_free(plan);
+	plan = plan_now(all);
+	CHECK(all->remote.prefix.transaction_count == 2);
+	remotes_committed(&all->remotes, 5000, 60 * MICROS_PER_SECOND, 1);
+	plan_free(plan);
+	plan = plan_now(all);
+	CHECK(all->remote.prefix.transaction_count == 1);
+	remotes_committed(&all->remotes, 5000, 1000, 1);
+	plan_free(plan);
+	plan = plan_now(all);
+	remotes_committed(&all->remotes, 5000, 1000, 1);
+	plan_free(plan);
+	plan = plan_now(all);
+	CHECK(all->remote.prefix.transaction_count > 1);
+	remotes_tick_failed(&all->remotes, false, 1);
+	plan_free(plan);
 	destroy(all);
 }
 
@@ -337,7 +374,7 @@ test_lost_in_tick(void)
 	all->remote.state = REMOTE_CLOSED;
 	remote_forget_transactions(&all->remote);
 	is_staged(plan, "R1 B11 I1 ");
-	remotes_committed(&all->remotes, 5000, 1);
+	remotes_committed(&all->remotes, 5000, 1, 1);
 	plan_free(plan);
 	CHECK(all->remote.position == 1050);
 	CHECK(all->remote.intake == NULL);
@@ -355,6 +392,7 @@ main(void)
 	test_chosen_only();
 	test_switch();
 	test_full();
+	test_slow_target();
 	test_lost_in_tick();
 	return testing_done("remote");
 }
