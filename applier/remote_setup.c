@@ -138,11 +138,32 @@ check_tables(RemoteChecks *checks, const Options *options, Error *error)
 	return true;
 }
 
+/* The slot of a remote that has been added before; else empty. */
+static bool
+find_slot(PGconn *target, const char *name, Text *slot, Error *error)
+{
+	const char *values[1] = {name};
+	bool		is_there;
+	bool		found;
+
+	if (!server_ask_bool(
+			target, "SELECT pg_catalog.to_regprocedure('pgtrickle.remote_catalog()') IS NOT NULL",
+			0, NULL, &is_there, error))
+		return false;
+	text_reset(slot);
+	return !is_there ||
+		   server_ask(target,
+					  "SELECT slot_name FROM pgtrickle.remote_catalog() WHERE remote_name = $1", 1,
+					  values, slot, &found, error);
+}
+
 bool
 remote_setup_check(PGconn *target, const Options *options, Error *error)
 {
 	int			 failures = 0;
 	PGconn		*remote = connect_to_source(options, error);
+	Text		 slot = {0};
+	char		 name[41];
 	RemoteChecks checks = {.remote = remote,
 						   .dbname = options->source,
 						   .publication = options->publication,
@@ -153,7 +174,11 @@ remote_setup_check(PGconn *target, const Options *options, Error *error)
 
 	if (remote == NULL)
 		return false;
-	done = remote_checks_server(&checks, error) && check_tables(&checks, options, error);
+	choose_name(options, remote, name);
+	done = find_slot(target, name, &slot, error);
+	checks.slot = slot.length > 0 ? slot.data : NULL;
+	done = done && remote_checks_server(&checks, error) && check_tables(&checks, options, error);
+	text_free(&slot);
 	PQfinish(remote);
 	if (done && failures > 0)
 		return error_set(error, FAIL_FATAL, "the remote is not ready: %d problems", failures);
