@@ -264,8 +264,12 @@ remote_report(Remote *remote, Control *control, Lsn stream_lsn, Micros now, Erro
 Micros
 remote_deadline(const Remote *remote)
 {
-	Micros deadline = remote->must_turn ? 0 : copy_worker_deadline(&remote->worker);
+	Micros deadline = MICROS_NEVER;
 
+	if (remote->must_turn)
+		return 0;
+	if (remote->state == REMOTE_RUNNING)
+		deadline = copy_worker_deadline(&remote->worker);
 	if (may_open(remote, MICROS_NEVER) && remote->connect_at < deadline)
 		deadline = remote->connect_at;
 	if (remote->control.state == SESSION_CONNECTING && remote->control.connect_deadline < deadline)

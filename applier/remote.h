@@ -91,6 +91,7 @@ typedef struct Remote
 	Micros	   connect_at;
 	char	   told_failure[256]; /* what the target was told last, or empty */
 	Micros	   told_failure_at;
+	bool	   said_waiting; /* that somebody else has the slot, once */
 	CopyWorker worker;
 
 	/* Failures of ticks for which no copy is to blame. */

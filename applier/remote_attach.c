@@ -254,8 +254,9 @@ consider_slot(Remote *remote, const Options *options, const Control *control, Mi
 						 lsn_text(server->insert_lsn).text, lsn_text(remote->position).text);
 	if (!server->slot_is_active)
 		return start_stream(remote, options, control, error);
-	log_event(LEVEL_DEBUG, "waiting: replication slot \"%s\" of remote \"%s\" is active for process %d",
+	log_event(remote->said_waiting ? LEVEL_DEBUG : LEVEL_LOG, "waiting: replication slot \"%s\" of remote \"%s\" is active for process %d",
 			  remote->slot, remote->name, server->slot_active_pid);
+	remote->said_waiting = true;
 	remote->step_again_at = now + retry_delay(1, WAIT_FOR_OTHER, WAIT_FOR_OTHER);
 	return true;
 }

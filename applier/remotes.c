@@ -249,6 +249,7 @@ use_catalog(Remote *remote, Remotes *remotes, const Catalog *catalog, Micros now
 		remote->state = REMOTE_RUNNING;
 		remote->connect_failures = 0;
 		remote->told_failure[0] = '\0';
+		remote->said_waiting = false;
 	}
 	if (remote->state == REMOTE_RUNNING && !remote_stream_is_right(remote))
 	{
@@ -371,7 +372,9 @@ remotes_turn(Remotes *remotes, Control *control, Lsn stream_lsn, Micros now, Err
 		if (remote->state == REMOTE_CLOSED && remote->is_doubtful && !remote->in_tick &&
 			!remote->heartbeat_is_running)
 			remotes->wants_catalog = true;
-		if (copy_worker_turn(&remote->worker, remotes->options->dbname, remote->name, now))
+		/* Where the stream does not get, the process that copies would not get either. */
+		if ((remote->worker.pid != 0 || remote->state == REMOTE_RUNNING) &&
+			copy_worker_turn(&remote->worker, remotes->options->dbname, remote->name, now))
 			remotes->wants_catalog = true;
 		if (remote->state == REMOTE_RUNNING && !remote->in_tick && !remote->heartbeat_is_running &&
 			wants_declaration(remote) && control_has_room(control) &&

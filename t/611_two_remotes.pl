@@ -76,6 +76,13 @@ write_at('south');
 is_well('south is back', qw(north south));
 $replica->were_copied_once;
 
+# A writer there is waited for here.
+my $lsn = $replica->source('south')->sql(
+	'INSERT INTO app.sales (product, amount) VALUES (1, 1000); SELECT pg_current_wal_insert_lsn()');
+is($target->sql("SELECT pgtrickle.wait_fresh('all_sales', '60s', '$lsn', 'south')"), 't', 'a position of a remote is waited for');
+is( $target->sql('SELECT max(amount) FROM south.sales'), '1000', 'and what it wrote is in the copy');
+$target->is_current('all_sales', 'and in what reads it');
+
 # A paused remote stands still; the other goes on.
 $replica->pause('north');
 $replica->source('north')->wait_until('SELECT NOT active FROM pg_replication_slots', 'the slot of the paused remote is let go');

@@ -115,6 +115,19 @@ $replica->is_equal($_) foreach qw(app.late app.items app.log);
 is( $target->sql(q{SELECT max(times_copied) FROM pgtrickle.pgt_copies JOIN pgtrickle.pgt_copy_states USING (copy_id) WHERE relid <> 'app.late'::regclass}),
 	$before, 'a new copy has not made others be copied again');
 
+# A copy that nobody has asked for yet, and then somebody does.
+$source->sql(q{CREATE TABLE app.asked (id int PRIMARY KEY, t text); INSERT INTO app.asked SELECT i, 'x' FROM generate_series(1, 10) i});
+$replica->request([ 'shop', 'app.asked', demand => 'on_demand' ]);
+$target->wait_until(q{SELECT status = 'DECLARED' FROM pgtrickle.copy_catalog() WHERE relid = to_regclass('app.asked')}, 'the copy is declared');
+is($target->sql('SELECT count(*) FROM app.asked'), '0', 'a copy that is there on demand is empty until it is read');
+$target->create_stream_table('asked', 'SELECT t, count(*) AS n FROM app.asked GROUP BY t');
+$source->sql(q{INSERT INTO app.asked VALUES (11, 'y')});
+$target->wait_until(q{SELECT status = 'ACTIVE' FROM pgtrickle.copy_catalog() WHERE relid = 'app.asked'::regclass}, 'the copy is there');
+$source->sql(q{UPDATE app.asked SET t = 'z' WHERE id < 3});
+$replica->settle('asked');
+$replica->is_equal('app.asked', 'then it equals its table');
+$target->is_current('asked', 'and what reads it follows');
+
 # The process that copies is held up on the source; it has to go with the applier.
 SKIP:
 {
