@@ -7,7 +7,7 @@
 # REFRESH MATERIALIZED VIEW is what a reader would pay instead.  Goals: >= 0.75 of the transactions without, at 8 clients; >= 7 times pg_ivm; a million updated
 # rows <= 1.2 times the update plus the full query; nine IMMEDIATE tables cost <= 5 times one.
 #
-#     bench/immediate.py [--seconds N] [--rounds N] [--scale N] [--fsync] [--patience N]
+#     bench/immediate.py [--seconds N] [--rounds N] [--bulk-rounds N] [--scale N] [--fsync] [--patience N]
 import argparse
 import contextlib
 import os
@@ -17,12 +17,13 @@ import sys
 import tempfile
 
 import cluster
-from stream_tables import report, timed
+from stream_tables import report
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seconds", type=int, default=6)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--scale", type=int, default=20)
+parser.add_argument("--bulk-rounds", type=int, default=1)
 parser.add_argument("--fsync", action="store_true", help="flush for real")
 parser.add_argument("--patience", type=int, default=300, help="seconds after which a bulk statement is given up")
 parser.add_argument("--only", help="comma-separated parts: tps, tables, insert, bulk")
@@ -65,6 +66,20 @@ CREATE TRIGGER follow_insert AFTER INSERT ON pgbench_accounts
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION follow_insert();
 """ % BY_BRANCH
 
+# The same for PER_ACCOUNT and updates of balances, as one statement over all rows.
+ACCOUNT_TRIGGER = """
+CREATE TABLE per_account AS %s;
+CREATE INDEX ON per_account (aid);
+CREATE FUNCTION follow_accounts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE per_account p SET abalance = d.abalance, bid = b.bid, bbalance = b.bbalance
+    FROM new_rows d JOIN pgbench_branches b ON b.bid = d.bid WHERE p.aid = d.aid;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER follow_accounts AFTER UPDATE ON pgbench_accounts
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION follow_accounts();
+""" % PER_ACCOUNT
+
 # Nine tables that one update of an account's balance changes.
 NINE = ["SELECT b.bid %% %d AS part, count(*) AS n, sum(a.abalance) AS total "
         "FROM pgbench_accounts a JOIN pgbench_branches b ON a.bid = b.bid GROUP BY 1" % (part + 2) for part in range(9)]
@@ -82,9 +97,13 @@ class Database:
         return cluster.run(self.server.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.conninfo, stdin=statements)
 
     def patiently(self, statement):
-        """Seconds of a statement, or None when it takes longer than we want to wait."""
+        """Seconds of a statement and of its session's CPU time, or None when it takes longer than we want to wait."""
+        clocks = "SELECT extract(epoch FROM clock_timestamp()), pg_read_file('/proc/self/stat')"
         try:
-            return timed(self.sql, "SET statement_timeout = '%ds'; %s" % (arguments.patience, statement))
+            lines = self.sql("SET statement_timeout = '%ds';\n%s;\n%s;\n%s" % (arguments.patience, clocks, statement, clocks)).split("\n")
+            before, after = [line.split("|") for line in lines if "|" in line]
+            ticks = [sum(int(field) for field in stat.rsplit(")", 1)[1].split()[11:13]) for _, stat in (before, after)]
+            return float(after[0]) - float(before[0]), (ticks[1] - ticks[0]) / os.sysconf("SC_CLK_TCK")
         except SystemExit as failure:
             if "statement timeout" in str(failure):
                 return None
@@ -96,6 +115,13 @@ class Database:
     def tps(self, *options):
         return float(re.search(r"tps = ([0-9.]+)", self.pgbench(*options)).group(1))
 
+    def update_cpu_us(self):
+        """CPU time of an UPDATE of one row with its transaction, in a loop inside the server: what waiting and waking up do not show in."""
+        loop = ("DO $$ BEGIN FOR i IN 1..%d LOOP UPDATE pgbench_accounts SET abalance = abalance + 1 "
+                "WHERE aid = 1 + (i * 7919::bigint) %% (100000 * " + str(arguments.scale) + "); COMMIT; END LOOP; END $$")
+        self.sql(loop % 200)
+        return 1e6 * self.patiently(loop % 5000)[1] / 5000
+
     def latency_ms(self, *options):
         return float(re.search(r"latency average = ([0-9.]+)", self.pgbench(*options)).group(1))
 
@@ -106,7 +132,7 @@ class Database:
         elif how == "pg_ivm":
             self.sql("CREATE EXTENSION IF NOT EXISTS pg_ivm; SELECT pgivm.create_immv('%s', $q$%s$q$)" % (table, query))
         elif how == "trigger":
-            self.sql(TRIGGER)
+            self.sql(TRIGGER if query is BY_BRANCH else ACCOUNT_TRIGGER)
 
     def check(self, how, query, table):
         """Every result is checked against the query."""
@@ -164,7 +190,7 @@ def measure_tps(server, names, lines):
         for name in names:
             lines.append("    %-30s %10.0f tps %s %s" % (name, medians[name], ratio(medians[name], medians.get("none")),
                                                          ratio(medians[name], medians.get("pg_ivm"))))
-    refresh_s = databases[names[0]].patiently("CREATE MATERIALIZED VIEW refreshed AS %s; REFRESH MATERIALIZED VIEW refreshed" % BY_BRANCH) / 2
+    refresh_s = databases[names[0]].patiently("CREATE MATERIALIZED VIEW refreshed AS %s; REFRESH MATERIALIZED VIEW refreshed" % BY_BRANCH)[0] / 2
     lines.append("    %-30s %10.1f ms each time a reader wants to see a write" % ("REFRESH MATERIALIZED VIEW", 1000 * refresh_s))
     for name, database in databases.items():
         database.check(name, BY_BRANCH, "by_branch")
@@ -192,59 +218,67 @@ def measure_single_rows(server, names, lines, directory):
 
 
 def measure_many_tables(server, names, lines, directory):
-    """One client updates one account; 0, 1, 3, 9 tables follow."""
+    """One client updates one account; 0, 1, 3, 9 tables follow, each number in a database of its own, in turn."""
     script = os.path.join(directory, "update.sql")
     with open(script, "w") as text:
         text.write("\\set aid random(1, 100000 * %d)\nUPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;\n" % arguments.scale)
-    lines.append("UPDATE of one row, 1 client, n tables on its source %9s %8s" % ("added", "of one's"))
+    lines.append("UPDATE of one row, 1 client, n tables on its source %9s %8s %20s %8s" % ("added", "of one's", "CPU in the server", "of one's"))
     for how in (name for name in names if name in ("IMMEDIATE", "pg_ivm")):
-        database = make(server, "many_" + how.lower())
-        database.sql("VACUUM ANALYZE")
-        count = 0
-        latencies = {}
-        for wanted in (0, 1, 3, 9):
-            while count < wanted:
-                database.maintain(how, NINE[count], "part_%d" % count)
-                count += 1
+        databases = {count: make(server, "many_%d" % count) for count in (0, 1, 3, 9)}
+        for count, database in databases.items():
+            for number in range(count):
+                database.maintain(how, NINE[number], "part_%d" % number)
+            database.sql("VACUUM ANALYZE")
             database.pgbench("-M", "prepared", "-f", script)    # into the caches
-            latencies[wanted] = statistics.median(database.latency_ms("-M", "prepared", "-f", script) for _ in range(arguments.rounds))
-            added = latencies[wanted] - latencies[0]
-            lines.append("    %-10s %d tables %19s %10.3f ms %s %s" % (
-                how, wanted, "", latencies[wanted], "%8.3f" % added, ratio(added, latencies.get(1, latencies[0]) - latencies[0])))
-        for number in range(count):
-            database.check(how, NINE[number], "part_%d" % number)
-        server.sql('DROP DATABASE "%s"' % database.name)
+        waits = {count: [] for count in databases}
+        works = {count: [] for count in databases}
+        for _ in range(arguments.rounds):
+            for count, database in databases.items():
+                waits[count].append(database.latency_ms("-M", "prepared", "-f", script))
+                works[count].append(database.update_cpu_us())
+        wait = {count: statistics.median(values) for count, values in waits.items()}
+        work = {count: statistics.median(values) for count, values in works.items()}
+        for count, database in databases.items():
+            lines.append("    %-10s %d tables %19s %10.3f ms %8.3f %s %17.0f us %s" % (
+                how, count, "", wait[count], wait[count] - wait[0], ratio(wait[count] - wait[0], wait[1] - wait[0]),
+                work[count], ratio(work[count] - work[0], work[1] - work[0])))
+            for number in range(count):
+                database.check(how, NINE[number], "part_%d" % number)
+            server.sql('DROP DATABASE "%s"' % database.name)
 
 
 def measure_bulk(server, names, lines):
-    """Updates of many rows under a join: with GROUP BY, and with a row for each."""
+    """Updates of many rows under a join: with GROUP BY, and with a row for each; each contender in turn."""
     for title, query, table in (("by branch", BY_BRANCH, "by_branch"), ("a row per account", PER_ACCOUNT, "per_account")):
-        plain = {}
-        lines.append("bulk UPDATE under the join, %-18s %6s %8s" % (title, "", "of both"))
-        for name in names:
-            if name == "trigger" and query is not BY_BRANCH:
-                continue
-            database = make(server, "bulk_" + name.lower())
-            database.maintain(name, query, table)
-            database.sql("VACUUM ANALYZE")
-            full_s = 0
-            if name == "none":
-                database.sql("CREATE MATERIALIZED VIEW refreshed AS %s" % query)
-                full_s = plain["full"] = statistics.median(timed(database.sql, "REFRESH MATERIALIZED VIEW refreshed") for _ in range(3))
-                lines.append("    %-30s %10.2f s" % ("REFRESH MATERIALIZED VIEW", full_s))
-            for rows in (100000, 1000000):
-                server.sql("CHECKPOINT")
-                seconds = database.patiently("UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= %d" % rows)
+        lines.append("bulk UPDATE under the join, %-18s %6s %8s %14s %8s" % (title, "", "of both", "CPU", "of both"))
+        took = {}
+        for _ in range(arguments.bulk_rounds):
+            for name in names:
+                database = make(server, "bulk_" + name.lower())
+                database.maintain(name, query, table)
+                database.sql("VACUUM ANALYZE")
                 if name == "none":
-                    plain[rows] = seconds
-                both = plain[rows] + plain["full"] if rows in plain else None
-                lines.append("    %-20s %9d %s %s" % (
-                    name, rows, "%10.2f s" % seconds if seconds is not None else "%10s s" % ("> %d" % arguments.patience), ratio(seconds, both)))
-                if seconds is None:
-                    break
-                database.sql("VACUUM pgbench_accounts")
-            database.check(name, query, table)
-            server.sql('DROP DATABASE "%s"' % database.name)
+                    database.sql("CREATE MATERIALIZED VIEW refreshed AS %s" % query)
+                    took.setdefault(("refresh", 0), []).append(database.patiently("REFRESH MATERIALIZED VIEW refreshed"))
+                for rows in (100000, 1000000):
+                    server.sql("CHECKPOINT")
+                    one = database.patiently("UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= %d" % rows)
+                    took.setdefault((name, rows), []).append(one)
+                    if one is None:
+                        break
+                    database.sql("VACUUM pgbench_accounts")
+                database.check(name, query, table)
+                server.sql('DROP DATABASE "%s"' % database.name)
+        medians = {key: None if None in values else [statistics.median(column) for column in zip(*values)] for key, values in took.items()}
+        for (name, rows), seconds in medians.items():
+            plain = medians.get(("none", rows))
+            if seconds is None:
+                lines.append("    %-20s %9d > %d s" % (name, rows, arguments.patience))
+                continue
+            both = [plain[i] + medians["refresh", 0][i] if plain else None for i in range(2)]
+            lines.append("    %-20s %9s %10.2f s %s %12.2f s %s" % (
+                "REFRESH MATERIALIZED VIEW" if name == "refresh" else name, rows or "", seconds[0], ratio(seconds[0], both[0]),
+                seconds[1], ratio(seconds[1], both[1])))
 
 
 settings = {"autovacuum": "on", "fsync": "on" if arguments.fsync else "off", "shared_buffers": "1GB", "jit": "off"}
