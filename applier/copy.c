@@ -66,7 +66,6 @@ take_copy(const PGresult *list, int row, Copy *copy)
 	copy->row_filter = server_field(list, row, "row_filter");
 	copy->status = server_field(list, row, "status");
 	copy->load_table = server_field(list, row, "load_table");
-	copy->stores_rows = strcmp(server_field(list, row, "storage"), "table") == 0;
 	copy->is_populated = server_field_is_true(list, row, "is_populated");
 }
 
@@ -132,7 +131,7 @@ definition_step(const Copy *copy)
 static CopyStep
 rows_step(const Copy *copy)
 {
-	return has_status(copy, "COPYING") && copy->stores_rows ? copy_load : NULL;
+	return has_status(copy, "COPYING") ? copy_load : NULL;
 }
 
 /* Runs a step for each copy that it is meant for.  `failures` counts those that could not be done. */

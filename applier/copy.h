@@ -50,7 +50,6 @@ typedef struct Copy
 	const char *row_filter; /* or NULL */
 	const char *status;
 	const char *load_table; /* NULL: copying has not begun */
-	bool		stores_rows;
 	bool		is_populated;
 } Copy;
 

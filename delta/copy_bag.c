@@ -58,8 +58,13 @@ void
 copy_bag_change(CopyTarget *target, const CopyChange *change)
 {
 	if (change->kind != KIND_INSERT && (!change->has_old_row || change->old_row_is_key))
+	{
+		if (target->passes_through)
+			report_lacking(target, "no rows are kept here, and a row was changed without its old values",
+						   "Set the table's REPLICA IDENTITY to FULL, and call pgtrickle.recopy().");
 		report_lacking(target, "it has no key, and a row was changed without its old values",
 					   "Give the table a primary key, or set its REPLICA IDENTITY to FULL, and call pgtrickle.recopy().");
+	}
 	if (change->kind != KIND_INSERT)
 		put_row(target, change, change->old_values, NULL, -1);
 	if (change->kind != KIND_DELETE)
@@ -87,6 +92,25 @@ take_net(CopyTarget *target, Rowset *net)
 	rowset_free(net);
 }
 
+/* The changes are all that there is. */
+static void
+pass_on(CopyTarget *target)
+{
+	TupleTableSlot *slot = rowset_make_slot(target->bag);
+
+	rowset_rewind(target->bag);
+	while (rowset_next(target->bag, slot))
+	{
+		int32		weight = rowset_weight(target->bag, slot);
+
+		slot_getallattrs(slot);
+		copy_target_put_net(target, slot->tts_values, slot->tts_isnull, weight);
+		target->counts.rows_inserted += Max(weight, 0);
+		target->counts.rows_deleted += Max(-weight, 0);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
 void
 copy_bag_finish(CopyTarget *target)
 {
@@ -96,6 +120,12 @@ copy_bag_finish(CopyTarget *target)
 
 	if (target->bag == NULL)
 		return;
+	if (target->passes_through)
+	{
+		pass_on(target);
+		copy_bag_forget(target);
+		return;
+	}
 	oldcontext = MemoryContextSwitchTo(target->context);
 	relation = table_open(target->relid, NoLock);
 	copy_target_count(target, apply_delta(relation, &target->locator, target->bag, target->hidden,

@@ -39,6 +39,8 @@ typedef struct CopyDefinition
 	bool		follows;		/* its rows follow the stream: it is active, or copied again without need */
 	bool		is_copying;		/* changes have to be kept for the table that is being loaded */
 	bool		is_copied;		/* all of it is loaded */
+	bool		drops_rows;		/* as soon as no stream table needs them */
+	bool		passes_through; /* it has done so: changes go to stream tables and nowhere else */
 	bool		all_columns;
 	bool		has_key;
 	RowLocator	locator;

@@ -68,6 +68,73 @@ record_switch(const CopyEntry *entry)
 	(void) wal_message_emit("catalog", true, false);
 }
 
+bool
+copy_record_is_filling(int64 copy_id)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(copy_id)};
+
+	execute_kept(&kept,
+				 "SELECT FROM pgtrickle.pgt_copies c JOIN pgtrickle.pgt_sources s ON s.source_relid = c.relid"
+				 " JOIN pgtrickle.pgt_frontiers f USING (pgt_id)"
+				 " WHERE c.copy_id = $1 AND (f.needs_refill OR NOT f.is_populated) LIMIT 1",
+				 1, types, values, NULL);
+	return SPI_processed > 0;
+}
+
+void
+copy_record_dropped(int64 copy_id)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(copy_id)};
+
+	execute_kept(&kept,
+				 "UPDATE pgtrickle.pgt_copy_states SET is_populated = false, status_reason = 'only changes are needed, no rows are kept'"
+				 " WHERE copy_id = $1",
+				 1, types, values, NULL);
+	(void) wal_message_emit("catalog", true, false);
+}
+
+int64
+copy_record_without_rows(Oid relid, bool *is_active)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(relid)};
+	bool		isnull;
+
+	execute_kept(&kept,
+				 "SELECT copy_id, s.status = 'ACTIVE' FROM pgtrickle.pgt_copies JOIN pgtrickle.pgt_copy_states s USING (copy_id)"
+				 " WHERE relid = $1 AND storage = 'none' AND NOT s.is_populated AND s.times_copied > 0",
+				 1, types, values, NULL);
+	if (SPI_processed == 0)
+		return 0;
+	*is_active = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Consumers that were not there when changes passed through. */
+static void
+record_absent(const CopyEntry *entry)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID};
+	ListCell   *lc;
+
+	foreach(lc, entry->absent_ids)
+	{
+		Datum		values[] = {Int64GetDatum(*(int64 *) lfirst(lc))};
+
+		execute_kept(&kept,
+					 "UPDATE pgtrickle.pgt_frontiers SET needs_refill = true,"
+					 " refill_reason = COALESCE(refill_reason, 'changes of a copy without rows went by') WHERE pgt_id = $1 AND NOT needs_refill",
+					 1, types, values, NULL);
+	}
+	(void) wal_message_emit("catalog", true, false);
+}
+
 /* The copy goes on while somebody has a look. */
 static void
 record_outdated(const CopyEntry *entry)
@@ -99,6 +166,8 @@ copy_record(const CopyEntry *entry, const RemoteMove *move)
 	values[2] = Int64GetDatum(entry->counts.rows_inserted);
 	values[3] = Int64GetDatum(entry->counts.rows_deleted);
 	execute_kept(&kept, change_sql, lengthof(types), types, values, move->position_at == 0 ? " n  " : NULL);
+	if (entry->definition->passes_through && entry->absent_ids != NIL && entry->net != NULL)
+		record_absent(entry);
 	if (strcmp(entry->action, "SWITCH") == 0)
 		record_switch(entry);
 	else if (entry->feed->is_outdated)

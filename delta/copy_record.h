@@ -15,6 +15,15 @@
 /* A serialization failure if the copy's state is younger than the tick: what was loaded last might not be seen. */
 extern void copy_record_lock(const CopyDefinition *definition);
 
+/* Does some stream table over the copy still have to be filled with its rows? */
+extern bool copy_record_is_filling(int64 copy_id);
+
+/* The rows are gone, and that is as it should be. */
+extern void copy_record_dropped(int64 copy_id);
+
+/* The copy that is this table and has dropped its rows; 0: none.  `is_active`: nobody is copying them already. */
+extern int64 copy_record_without_rows(Oid relid, bool *is_active);
+
 extern void copy_record(const CopyEntry *entry, const RemoteMove *move);
 
 #endif							/* PGTRICKLE_COPY_RECORD_H */

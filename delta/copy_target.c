@@ -134,6 +134,7 @@ copy_target_create(CopyDefinition *definition, Oid relid, bool catches_up, bool 
 	target->hidden = hidden;
 	target->wants_net = wants_net;
 	target->context = own_context;
+	target->passes_through = definition->passes_through && relid == definition->relid;
 	init_columns(target, relation);
 	init_copied(target, copy);
 	init_key(target);
@@ -145,7 +146,7 @@ copy_target_create(CopyDefinition *definition, Oid relid, bool catches_up, bool 
 		table_close(relation, NoLock);
 	}
 	table_close(copy, NoLock);
-	if (definition->has_key)
+	if (definition->has_key && !target->passes_through)
 		copy_keyed_init(target);
 	MemoryContextSwitchTo(oldcontext);
 	return target;
@@ -167,6 +168,11 @@ void
 copy_target_truncate(CopyTarget *target)
 {
 	target->changes++;
+	if (target->passes_through)
+		ereport(ERROR,
+				(errcode(ERRCODE_COPY_NOT_EQUAL),
+				 errmsg("table %s was truncated, and copy %s does not have its rows", target->definition->remote_name,
+						target->definition->name)));
 	if (target->keyed != NULL)
 		copy_keyed_forget(target);
 	else

@@ -32,6 +32,7 @@ typedef struct CopyTarget
 	int64		changes;		/* that came in */
 	Rowset	   *net;			/* what has been written, as consumers want it; NULL: nothing, or nobody wants it */
 	bool		wants_net;
+	bool		passes_through; /* nothing is written: the changes are the net */
 	struct CopyFilter *filter;	/* NULL: all rows */
 	struct Keyed *keyed;		/* with a key: the last state of each row that changed */
 	Rowset	   *bag;			/* without one: rows that came and went; NULL: none */

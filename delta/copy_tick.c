@@ -10,6 +10,7 @@
  *     its rows follow the stream (active, or copied again without need)      they are written
  *     it is being copied                                                     they are kept, besides
  *     it is copied, and the position of this tick is not below copied_lsn    they are kept and then the copy is switched
+ *     it has dropped its rows, which no stream table needs                   they are handed over
  *     anything else                                                          nothing: it will be copied
  */
 #include "postgres.h"
@@ -24,6 +25,7 @@
 #include "copy_target.h"
 #include "copy_tick.h"
 #include "executor/spi.h"
+#include "rows_read.h"
 #include "run.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -91,17 +93,17 @@ copy_tick_entry(CopyTick *copies, Oid relid)
 /* ---- taking part ---- */
 
 /* Consumers get what changed in this tick, if all of them are there; then nothing of it has to come back. */
-static bool
-is_hidden(CopyTick *copies, const CopyDefinition *definition)
+static void
+find_absent(CopyTick *copies, CopyEntry *entry)
 {
 	ListCell   *lc;
 
-	foreach(lc, definition->consumer_ids)
+	foreach(lc, entry->definition->consumer_ids)
 	{
 		if (!copies->takes_part(*(int64 *) lfirst(lc)))
-			return false;
+			entry->absent_ids = lappend(entry->absent_ids, lfirst(lc));
 	}
-	return true;
+	entry->hidden = entry->absent_ids == NIL;
 }
 
 static void
@@ -127,14 +129,14 @@ prepare(CopyTick *copies, CopyEntry *entry)
 	MemoryContext oldcontext = MemoryContextSwitchTo(copies->context);
 	CopyScope	scope;
 
-	entry->hidden = is_hidden(copies, definition);
+	find_absent(copies, entry);
 	if (definition->is_copying)
 	{
 		feed->kept = makeStringInfo();
 		feed->put_away = put_kept_away;
 		feed->position = remote_move_of_set(entry->set)->position;
 	}
-	if (definition->follows)
+	if (definition->follows || definition->passes_through)
 	{
 		copies->current = definition;
 		copy_scope_enter(&scope, definition);
@@ -273,7 +275,13 @@ copy_tick_stage(CopyTick *copies, int set, const char *data, size_t length)
 	PG_END_TRY();
 }
 
-/* ---- finishing ---- */
+/* ---- finishing ----
+ *
+ * A copy with storage "none" is one that drops its rows when all stream tables over it have been filled and none of them reads rows in refreshes by
+ * delta.  From then on changes are handed over as they come, with their old rows from the stream.  Whatever needs the rows after all, a full refresh
+ * for any reason or a new stream table, has the table copied again, and then all stream tables over it are filled again in the usual way.  A stream table
+ * that does not take part in a tick cannot be told later on, so it is marked to be refreshed in full.
+ */
 
 static void
 finish_target(CopyEntry *entry)
@@ -325,6 +333,70 @@ finish_switch(CopyTick *copies, CopyEntry *entry)
 		entry->full_reason = psprintf("first copy of %s", definition->name);
 }
 
+/* Rows that were copied before this tick, that all consumers have been filled with, and that none of their programs reads. */
+static bool
+may_drop_rows(const CopyEntry *entry)
+{
+	const CopyDefinition *definition = entry->definition;
+	ListCell   *lc;
+
+	if (!definition->drops_rows || !definition->is_populated || strcmp(definition->status, "ACTIVE") != 0 ||
+		copy_record_is_filling(definition->copy_id))
+		return false;
+	foreach(lc, definition->consumer_ids)
+	{
+		LoadedTable *table = table_load(*(int64 *) lfirst(lc));
+
+		if (table == NULL || program_reads_rows(table, definition->relid))
+			return false;
+	}
+	return true;
+}
+
+static void
+drop_rows(CopyTick *copies, CopyEntry *entry)
+{
+	CopyDefinition *definition = entry->definition;
+	CopyScope	scope;
+	CopyTarget *target;
+
+	copy_scope_enter(&scope, definition);
+	target = copy_target_create(definition, definition->relid, false, true, false, copies->context);
+	copy_target_delete_all(target);
+	copy_target_release(target);
+	copy_scope_leave(&scope);
+	copy_record_dropped(definition->copy_id);
+	advance_active_snapshot();
+}
+
+bool
+copy_tick_rows_missing(CopyTick *copies, const LoadedTable *table, bool only_ask)
+{
+	ListCell   *lc;
+
+	foreach(lc, table->program->sources)
+	{
+		Oid			relid = ((ProgramSource *) lfirst(lc))->relid;
+		bool		is_active;
+		int64		copy_id = copy_record_without_rows(relid, &is_active);
+
+		if (copy_id == 0)
+			continue;
+		if (only_ask)
+			return true;
+		*copies->failed_id = 0;
+		if (!is_active)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("stream table \"%s\" has to wait until its copy has been copied again", table->qualified_name)));
+		*copies->failed_id = copy_id;
+		ereport(ERROR,
+				(errcode(ERRCODE_COPY_NOT_EQUAL),
+				 errmsg("stream table \"%s\" needs rows that its copy has dropped", table->qualified_name)));
+	}
+	return false;
+}
+
 static void
 finish(CopyTick *copies, CopyEntry *entry)
 {
@@ -337,6 +409,9 @@ finish(CopyTick *copies, CopyEntry *entry)
 	if (is_switch_due(copies, entry))
 		finish_switch(copies, entry);
 	copy_record(entry, remote_move_of_set(entry->set));
+	MemoryContextSwitchTo(copies->context);
+	if (may_drop_rows(entry))
+		drop_rows(copies, entry);
 	*copies->failed_id = 0;
 	MemoryContextSwitchTo(oldcontext);
 }

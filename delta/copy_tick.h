@@ -11,6 +11,7 @@
 
 #include "copy_definition.h"
 #include "rowset.h"
+#include "run.h"
 
 typedef struct CopyTick CopyTick;
 
@@ -26,6 +27,7 @@ typedef struct CopyEntry
 	TimestampTz started_at;
 	struct CopyFeed *feed;
 	bool		hidden;
+	List	   *absent_ids;		/* of int64 *: consumers that do not take part */
 	Rowset	   *switched_net;	/* part of `net`, to be freed */
 } CopyEntry;
 
@@ -52,6 +54,12 @@ extern List *copy_tick_finish(CopyTick *copies);
 
 /* The entry of the copy that is this table; NULL: there is none in the tick. */
 extern CopyEntry *copy_tick_entry(CopyTick *copies, Oid relid);
+
+/*
+ * A stream table is going to be refreshed in full: rows of its sources have to be there.  Copies that have dropped theirs are copied again, which
+ * is an ERROR that says so.  With `only_ask`: are they missing?
+ */
+extern bool copy_tick_rows_missing(CopyTick *copies, const LoadedTable *table, bool only_ask);
 
 /* Closes files; before the statement ends. */
 extern void copy_tick_release(CopyTick *copies);

@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "privileged.h"
+#include "rows_read.h"
 #include "run.h"
 #include "stream_table.h"
 #include "utils/builtins.h"
@@ -71,6 +72,24 @@ operators_reading(LoadedTable *table, const char *relation)
 			appendStringInfo(&operators, "%s%s", operators.len > 0 ? ", " : "", step->operator_name);
 	}
 	return operators.data;
+}
+
+bool
+program_reads_rows(LoadedTable *table, Oid relid)
+{
+	ListCell   *lc;
+
+	if (table->program->full_reason != NULL)
+		return true;
+	foreach(lc, table->program->sources)
+	{
+		ProgramSource *source = lfirst(lc);
+
+		if (source->relid == relid &&
+			operators_reading(table, quote_qualified_identifier(source->schema_name, source->relation_name))[0] != '\0')
+			return true;
+	}
+	return false;
 }
 
 /* pgtrickle.rows_read(name text) returns table (source_relid oid, operators text), for whoever may read the stream table. */

@@ -538,6 +538,8 @@ refresh_by_delta(TickEntry *entry, Rowset **rowsets, bool hidden, CostDecision *
 {
 	if (pgtrickle_cost_based && entry->table->is_auto)
 		cost_decide(entry->table, rowsets, decision);
+	if (decision->choice == COST_FULL && copy_tick_rows_missing(tick->copies, entry->table, true))
+		decision->choice = COST_DELTA;
 	if (decision->choice != COST_FULL)
 	{
 		entry->outcome = table_refresh_delta(entry->table, rowsets, hidden, NULL);
@@ -567,7 +569,10 @@ execute_entry(TickEntry *entry)
 		rowsets = NULL;
 	}
 	if (rowsets == NULL || !refresh_by_delta(entry, rowsets, hidden, &decision))
+	{
+		(void) copy_tick_rows_missing(tick->copies, entry->table, false);
 		entry->outcome = table_refresh_full(entry->table, hidden);
+	}
 	previous_now_forget();
 	if (entry->outcome.net != NULL)
 		tick->made_rowsets = lappend(tick->made_rowsets, entry->outcome.net);
@@ -577,7 +582,7 @@ execute_entry(TickEntry *entry)
 		retain_changes(entry->pgt_id, entry->table->owner, entry->outcome.net, tick->started_at);
 	entry->table->is_populated = true;
 
-	if (pgtrickle_paranoid_verify)
+	if (pgtrickle_paranoid_verify && !copy_tick_rows_missing(tick->copies, entry->table, true))
 		check_paranoid(entry);
 	if (entry->verify_nonce != NULL)
 		verify_store(entry->table, entry->verify_nonce);

@@ -49,10 +49,37 @@ CREATE FUNCTION pgtrickle.verify_answer(name text) RETURNS jsonb
 COMMENT ON FUNCTION pgtrickle.verify_answer(text) IS
 	'compares a stream table with its query inside a tick: row_count, difference_count, snapshot, differences';
 
+-- Its sources, through other stream tables too: a query over nothing would differ in every row.
+CREATE FUNCTION pgtrickle.has_all_rows(pgt_id bigint) RETURNS boolean
+	LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN NOT EXISTS (SELECT FROM pgtrickle.copies_read_by(has_all_rows.pgt_id) x JOIN pgtrickle.pgt_copies c ON c.copy_id = x
+		JOIN pgtrickle.pgt_copy_states s USING (copy_id) WHERE c.storage = 'none' AND NOT s.is_populated);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.has_all_rows(bigint) IS
+	'are the rows of all sources here, or does it read a copy that has dropped its own';
+
+CREATE FUNCTION pgtrickle.refuse_without_rows(pgt_id bigint) RETURNS void
+	LANGUAGE plpgsql STABLE STRICT
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT pgtrickle.has_all_rows(pgt_id) THEN
+		RAISE EXCEPTION 'the stream table reads a copy that keeps no rows, so there is nothing to compare it with'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Compare it with its query on the remote.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.refuse_without_rows(bigint) IS 'an error if a stream table cannot be verified here';
+
 CREATE FUNCTION pgtrickle.verify(name text)
 	RETURNS TABLE (kind text, copies bigint, row_data jsonb)
 	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
 AS $$
+	SELECT pgtrickle.refuse_without_rows(pgtrickle.stream_table_id_to_see(name));
 	SELECT d.kind, d.copies, d."row"
 	FROM pg_catalog.jsonb_to_recordset(
 		pg_catalog.jsonb_extract_path(pgtrickle.verify_answer(name), 'differences'))
@@ -69,7 +96,7 @@ CREATE FUNCTION pgtrickle.verify_all()
 AS $$
 	SELECT s.pgt_schema, s.pgt_name, (a.answer->>'row_count')::bigint, (a.answer->>'difference_count')::bigint
 	FROM (SELECT pgt_schema, pgt_name FROM pgtrickle.pgt_stream_tables
-		WHERE status IN ('ACTIVE', 'INITIALIZING') AND has_table_privilege(pgt_relid, 'SELECT')
+		WHERE status IN ('ACTIVE', 'INITIALIZING') AND has_table_privilege(pgt_relid, 'SELECT') AND pgtrickle.has_all_rows(pgt_id)
 		ORDER BY pgt_id OFFSET 0) s,
 		LATERAL (SELECT pgtrickle.verify_answer(format('%I.%I', s.pgt_schema, s.pgt_name)) OFFSET 0) a (answer)
 $$;

@@ -152,10 +152,7 @@ BEGIN
 	ELSIF target IS NULL THEN
 		ours[1] := coalesce(map->>ours[1], ours[1]);
 	END IF;
-	IF storage <> 'table' THEN
-		RAISE EXCEPTION 'storage "%" is not supported: a copy has rows', storage USING ERRCODE = 'feature_not_supported',
-			HINT = 'columns and row_filter keep it small.';
-	ELSIF cardinality(theirs) <> 2 OR cardinality(ours) <> 2 THEN
+	IF cardinality(theirs) <> 2 OR cardinality(ours) <> 2 THEN
 		RAISE EXCEPTION 'the name of a table is schema.table' USING ERRCODE = 'invalid_name';
 	ELSIF EXISTS (SELECT FROM pgtrickle.pgt_copies c WHERE c.target_schema = ours[1] AND c.target_table = ours[2]) THEN
 		RAISE EXCEPTION 'table "%.%" is a copy already', ours[1], ours[2] USING ERRCODE = 'duplicate_object';
@@ -330,6 +327,7 @@ BEGIN
 		IF FOUND THEN
 			PERFORM pgtrickle.copies_changed();
 		END IF;
+		PERFORM pgtrickle.want_rows(ARRAY(SELECT DISTINCT a.source_relid FROM added a));
 	END IF;
 	RETURN NULL;
 END
@@ -362,22 +360,45 @@ COMMENT ON FUNCTION pgtrickle.refuse_immediate_over_copies(bigint[]) IS
 	'an error if one of these stream tables is IMMEDIATE and reads a copy';
 REVOKE ALL ON FUNCTION pgtrickle.refuse_immediate_over_copies(bigint[]) FROM PUBLIC;
 
+-- Copies that have dropped their rows get them again, for a stream table that has just been filled from nothing.
+CREATE FUNCTION pgtrickle.want_rows(relids oid[]) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	wanted bigint;
+BEGIN
+	FOR wanted IN
+		SELECT c.copy_id FROM pgtrickle.pgt_copies c JOIN pgtrickle.pgt_copy_states s USING (copy_id)
+		WHERE c.relid = ANY (relids) AND c.storage = 'none' AND s.status = 'ACTIVE' AND NOT s.is_populated
+	LOOP
+		PERFORM pgtrickle.want_copy(wanted, 'a stream table needs its rows', false);
+		PERFORM pgtrickle.copies_changed();
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.want_rows(oid[]) IS 'has copies copied again that have dropped their rows';
+REVOKE ALL ON FUNCTION pgtrickle.want_rows(oid[]) FROM PUBLIC;
+
 CREATE FUNCTION pgtrickle.on_mode_changed() RETURNS trigger
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM pgtrickle.refuse_immediate_over_copies(ARRAY[new.pgt_id]);
+	IF new.defining_query <> old.defining_query THEN
+		PERFORM pgtrickle.want_rows(ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_sources s WHERE s.pgt_id = new.pgt_id));
+	END IF;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.on_mode_changed() IS 'trigger: no IMMEDIATE over copies';
+COMMENT ON FUNCTION pgtrickle.on_mode_changed() IS 'trigger: no IMMEDIATE over copies, and rows for another query';
 REVOKE ALL ON FUNCTION pgtrickle.on_mode_changed() FROM PUBLIC;
 
 CREATE TRIGGER want_copies AFTER INSERT ON pgtrickle.pgt_sources
 	REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION pgtrickle.on_sources_added();
-CREATE TRIGGER refuse_immediate AFTER UPDATE OF refresh_mode, effective_refresh_mode ON pgtrickle.pgt_definitions
-	FOR EACH ROW WHEN ('IMMEDIATE' IN (new.refresh_mode, new.effective_refresh_mode)) EXECUTE FUNCTION pgtrickle.on_mode_changed();
+CREATE TRIGGER refuse_immediate AFTER UPDATE OF refresh_mode, effective_refresh_mode, defining_query ON pgtrickle.pgt_definitions
+	FOR EACH ROW WHEN ('IMMEDIATE' IN (new.refresh_mode, new.effective_refresh_mode) OR new.defining_query <> old.defining_query) EXECUTE FUNCTION pgtrickle.on_mode_changed();
 
 /* ---- looking ---- */
 
@@ -438,7 +459,9 @@ AS $$
 	SELECT 'copy ' || format('%I.%I', c.copy_schema, c.copy_name),
 		format('%s of remote %s, %s%s%s; %s', c.remote_table, c.remote_name, lower(c.status), coalesce(': ' || c.status_reason, ''),
 			coalesce(', rows with ' || c.row_filter, ''),
-			coalesce('its rows are read by refreshes by delta: ' || r.operators, 'refreshes by delta read only its changes, full ones its rows'))
+			coalesce('its rows are read by refreshes by delta: ' || r.operators,
+				CASE WHEN c.storage = 'none' THEN 'refreshes by delta read only its changes, and its rows are dropped when nobody needs them'
+					ELSE 'refreshes by delta read only its changes, full ones its rows' END))
 	FROM pgtrickle.pgt_stream_tables s
 	JOIN pgtrickle.pgt_dependencies d USING (pgt_id)
 	JOIN pgtrickle.pgt_copies_status c ON c.copy_relid = d.source_relid

@@ -142,7 +142,7 @@ is( $node->sql(
 is( $node->sql(
 		q{SELECT string_agg(oid::regprocedure::text, E'\n') FROM pg_proc
 	WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef AND has_function_privilege('pg_monitor', oid, 'EXECUTE')
-	AND proname NOT IN ('consumers_of', 'waits_in_spool', 'stands_still', 'copies_read_by', 'remote_freshness', 'remote_waited_for')}),
+	AND proname NOT IN ('consumers_of', 'waits_in_spool', 'stands_still', 'copies_read_by', 'remote_freshness', 'remote_waited_for', 'has_all_rows')}),
 	'',
 	'nobody but the applier may call them, but for three that views call');
 # Without a search_path of their own only those that resolve a name for their caller, which hold no operators.

@@ -232,7 +232,7 @@ is( $node->sql(
 		q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef
 		AND proname !~ '^(applier|tick|remote|copy)_'}
 	),
-	'add_remote alter_remote consumers_of copies_read_by drop_copy drop_copy_schema drop_remote on_ddl_command_end on_sql_drop on_table_rewrite on_unbound pause_remote program_report'
+	'add_remote alter_remote consumers_of copies_read_by drop_copy drop_copy_schema drop_remote has_all_rows on_ddl_command_end on_sql_drop on_table_rewrite on_unbound pause_remote program_report'
 	  . ' prune_history recopy resume_remote standing_upstream stands_still waits_in_spool',
 	'SECURITY DEFINER: what there is');
 is( $node->sql(
@@ -245,7 +245,7 @@ is( $node->sql(
 		q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace AND prosecdef
 		AND has_function_privilege('stranger', oid, 'EXECUTE')}
 	),
-	'consumers_of copies_read_by remote_freshness remote_waited_for stands_still waits_in_spool',
+	'consumers_of copies_read_by has_all_rows remote_freshness remote_waited_for stands_still waits_in_spool',
 	'only the names of consumers, and whether something is in the way of being fresh, are for everybody');
 
 done_testing();

@@ -66,7 +66,7 @@ sub create_both
 #
 #   key => index name      else it is a bag
 #   columns => [names]     of those that are copied
-#   filter, demand         as in copy_table()
+#   filter, demand, storage   as in copy_table()
 #   partitioned => 1       the source's is
 #   recopy => reason       its rows have to be copied again
 sub define
@@ -81,8 +81,8 @@ sub define
 		FROM pg_attribute WHERE attrelid = '$table'::regclass AND attnum > 0 AND NOT attisdropped$only}), 2;
 	my $filter = defined $opt{filter} ? sql_literal($opt{filter}) : 'NULL';
 	$self->{copies}{$table}{id} //= $self->target(
-		qq{WITH c AS (INSERT INTO pgtrickle.pgt_copies (remote_id, remote_schema, remote_table, target_schema, target_table, row_filter, columns_wanted, demand)
-			VALUES (1, 'public', '$table', 'public', '$table', $filter, } . ($list ? "'{$list}'" : 'NULL') . qq{, '} . ($opt{demand} // 'always') . qq{') RETURNING copy_id)
+		qq{WITH c AS (INSERT INTO pgtrickle.pgt_copies (remote_id, remote_schema, remote_table, target_schema, target_table, row_filter, columns_wanted, demand, storage)
+			VALUES (1, 'public', '$table', 'public', '$table', $filter, } . ($list ? "'{$list}'" : 'NULL') . qq{, '} . ($opt{demand} // 'always') . qq{', '} . ($opt{storage} // 'table') . qq{') RETURNING copy_id)
 		INSERT INTO pgtrickle.pgt_copy_states (copy_id) SELECT copy_id FROM c RETURNING copy_id});
 	my $key = $opt{key} ? "'$opt{key}'::regclass" : 'NULL';
 	my $recopy = defined $opt{recopy} ? sql_literal($opt{recopy}) : 'NULL';
