@@ -20,6 +20,9 @@
 
 #define PARTS_MAX 10000
 
+/* A range of a key such as a UUID has rows on every page, so each part may read the whole table. */
+#define SCATTERED_PARTS_MAX 16
+
 #define PAGE_BYTES 8192
 
 /* Pages per part of a table without a key: 64 MB. */
@@ -131,12 +134,13 @@ copy_parts_plan(CopyRemote *work, const Copy *copy, const RemoteTable *table, Er
 {
 	uint64_t  rows = table->rows_expected != NULL ? strtoull(table->rows_expected, NULL, 10) : 0;
 	uint64_t  parts = rows / work->chunk_rows + 1;
+	uint64_t  parts_max = table->key_is_scattered ? SCATTERED_PARTS_MAX : PARTS_MAX;
 	Text	  query = {0};
 	PGresult *bounds;
 	bool	  done;
 
-	if (parts > PARTS_MAX)
-		parts = PARTS_MAX;
+	if (parts > parts_max)
+		parts = parts_max;
 	if (parts > 1)
 		write_sample_query(work, copy, table, parts, &query);
 	else

@@ -282,6 +282,7 @@ remote_table_load(PGconn *remote, const char *schema, const char *name, const ch
 	bytes = server_field(table->table, 0, "bytes");
 	table->bytes = bytes != NULL ? strtoull(bytes, NULL, 10) : 0;
 	table->key_is_primary = server_field_is_true(table->table, 0, "key_is_primary");
+	table->key_is_scattered = server_field_is_true(table->table, 0, "key_is_scattered");
 	table->is_partitioned = server_field(table->table, 0, "relkind")[0] == 'p';
 	table->is_on_standby = server_field_is_true(table->table, 0, "is_standby");
 	table->replica_identity = server_field(table->table, 0, "relreplident")[0];

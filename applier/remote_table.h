@@ -42,6 +42,7 @@ typedef struct RemoteTable
 	const char	 *rows_expected;
 	uint64_t	  bytes;
 	bool		  key_is_primary;
+	bool		  key_is_scattered; /* its order is not that of the rows */
 	bool		  is_partitioned;
 	bool		  is_on_standby;
 	char		  replica_identity; /* d, n, f or i */

@@ -22,6 +22,8 @@ $source->sql(
 	INSERT INTO app.orders SELECT i * 3, 'customer ' || i % 100, i FROM generate_series(1, 20000) i;
 	CREATE TABLE app.pairs (a int, b text, note text, PRIMARY KEY (b, a));
 	INSERT INTO app.pairs SELECT i, 'b' || i % 50, 'n' FROM generate_series(1, 5000) i;
+	CREATE TABLE app.scattered (id uuid PRIMARY KEY, n int);
+	INSERT INTO app.scattered SELECT md5(i::text)::uuid, i FROM generate_series(1, 20000) i;
 	CREATE TABLE app.log (at int, line text);
 	ALTER TABLE app.log REPLICA IDENTITY FULL;
 	INSERT INTO app.log SELECT i % 1000, 'line' FROM generate_series(1, 10000) i;
@@ -63,18 +65,18 @@ sub is_loaded
 
 # --- defining
 
-$replica->request("app.$_") foreach qw(orders pairs log empty);
+$replica->request("app.$_") foreach qw(orders pairs log empty scattered);
 $target->sql("SELECT pgtrickle.remote_started($remote_id, '1', 1, 'postgres', '0/1', NULL)");
 $target->run_program('copy');
 is(copies('remote_table, status, has_key'),
-	"empty|WANTED|t\nlog|WANTED|f\norders|WANTED|t\npairs|WANTED|t", 'the tables are made');
+	"empty|WANTED|t\nlog|WANTED|f\norders|WANTED|t\npairs|WANTED|t\nscattered|WANTED|t", 'the tables are made');
 is($target->sql(q{SELECT string_agg(pg_get_indexdef(indexrelid), ' ') ~ '\(b, a\)$' FROM pg_index WHERE indrelid = 'app.pairs'::regclass}),
 	't', 'with the key in its order');
 like($target->psql_error('INSERT INTO app.orders VALUES (1)'), qr/read-only/, 'and nobody else writes them');
 
 # --- copying while writers are at work
 
-is(stream_carries_them(), '4', 'the stream carries them');
+is(stream_carries_them(), '5', 'the stream carries them');
 my $stop = 0;
 my $writer = $source->background_psql('postgres', on_error_stop => 1);
 $writer->query_safe(
@@ -121,7 +123,7 @@ is(copies('load_table', q{remote_table = 'orders'}), $load_table, 'the next work
 my $kept = $target->sql("SELECT count(*) FROM $load_table WHERE xmin::text::bigint <= $first");
 is($kept, $rows, 'and does not copy again what was done');
 is(copies('remote_table, status'),
-	"empty|COPIED\nlog|COPIED\norders|COPIED\npairs|COPIED", 'everything is copied');
+	"empty|COPIED\nlog|COPIED\norders|COPIED\npairs|COPIED\nscattered|COPIED", 'everything is copied');
 $source->sql('INSERT INTO app.empty VALUES (1)');
 $writer->quit;
 
@@ -129,13 +131,16 @@ is( $target->sql("SELECT count(*), sum(amount) FROM $load_table WHERE id % 3 = 0
 	$source->sql('SELECT count(*), sum(amount) FROM app.orders WHERE id % 3 = 0'),
 	'rows that nobody changed are there once');
 is_loaded('pairs', 'a key of two columns');
+is_loaded('scattered', 'a key whose order is not that of the rows');
+is($target->sql(q{SELECT count(*) BETWEEN 2 AND 16 FROM pgtrickle.copy_catalog() c, pgtrickle.copy_chunk_list(c.copy_id) WHERE c.remote_table = 'scattered'}),
+	't', 'in a few parts, since each may read the whole table');
 is_loaded('log', 'a table without a key, by one snapshot');
 is($target->sql('SELECT bool_and(copied_lsn >= copied_from) FROM pgtrickle.copy_catalog()'), 't', 'the positions are in order');
 is($target->sql(q{SELECT bool_and((copied_snapshot IS NULL) = has_key) FROM pgtrickle.pgt_copy_states}),
 	't', 'and the snapshot is known where it is needed');
 is( $target->sql(
 		q{SELECT count(*) FROM pgtrickle.pgt_copy_states WHERE rows_copied > 0 AND bytes_copied > 0 AND ended_at >= started_at}),
-	'3', 'progress is told');
+	'4', 'progress is told');
 is( $source->sql(q{SELECT count(*) FROM pg_replication_slots}) . $source->sql(
 		q{SELECT count(*) FROM pg_class WHERE relname LIKE 'pgt%'}),
 	'00', 'nothing is left on the remote');

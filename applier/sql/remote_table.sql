@@ -2,7 +2,7 @@
  * applier/sql/remote_table.sql
  *     The table $2 of schema $1 on a remote, as far as copying it depends on it: no row when there is none.
  *
- * $3 names the columns that are wanted, NULL is all.  Its key is what the server logs of old rows: the index of its replica identity, else the primary key.
+ * `key_is_scattered`: rows that are next to each other by key are not by place.  $3 names the columns that are wanted, NULL is all.  Its key is what the server logs of old rows: the index of its replica identity, else the primary key.
  */
 SELECT c.oid AS relid,
 	c.relkind,
@@ -19,6 +19,11 @@ SELECT c.oid AS relid,
 		WHERE t.tgrelid = c.oid AND ours.nspname = 'pgtrickle' AND p.proname LIKE 'guard%') AS is_ours,
 	key.indexrelid AS key_index,
 	coalesce(key.indisprimary, false) AS key_is_primary,
+	(SELECT abs(st.correlation) < 0.5
+	FROM pg_catalog.pg_stats st
+	JOIN pg_catalog.pg_attribute a ON a.attname = st.attname
+	WHERE st.schemaname = n.nspname AND st.tablename = c.relname AND NOT st.inherited
+		AND a.attrelid = key.indexrelid AND a.attnum = 1) AS key_is_scattered,
 	pg_catalog.obj_description(c.oid, 'pg_class') AS comment,
 	pg_catalog.cardinality($3::text[]) AS wishes,
 	size.bytes,
