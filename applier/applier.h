@@ -97,7 +97,7 @@ typedef struct Applier
 
 	/* Running. */
 	bool	  catalog_is_loading;
-	bool	  remotes_are_loaded; /* their part of the answer has come */
+	bool	  catalog_is_taken; /* its part of the answer has come; that of the remotes follows */
 	Micros	  catalog_reload_at; /* MICROS_NEVER: no need */
 	Micros	  catalog_reload_delay;
 	Micros	  tick_at; /* not before */

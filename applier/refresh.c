@@ -57,11 +57,11 @@ static bool
 load_catalog(Applier *applier, Error *error)
 {
 	applier->catalog_is_loading = true;
-	applier->remotes_are_loaded = false;
+	applier->catalog_is_taken = false;
 	applier->catalog_reload_at = MICROS_NEVER;
 	remotes_reload_is_sent(&applier->remotes);
-	return session_query(&applier->tick.session, sql_remotes, 0, NULL, error) &&
-		   session_query(&applier->tick.session, sql_catalog, 0, NULL, error) &&
+	return session_query(&applier->tick.session, sql_catalog, 0, NULL, error) &&
+		   session_query(&applier->tick.session, sql_remotes, 0, NULL, error) &&
 		   session_sync(&applier->tick.session, error);
 }
 
@@ -83,14 +83,22 @@ catalog_is_loaded(Applier *applier, Micros now)
 	applier_wish_catalog(applier, now + applier->catalog_reload_delay);
 }
 
-/* First the remotes: a copy whose remote is not known yet waits, and comes again with a change of the catalog. */
+/*
+ * The remotes are read last: by the snapshot of the catalog it is decided whether a change that was received has been loaded, and
+ * what came before it might lack that change.
+ */
 static bool
 take_loaded(Applier *applier, const PGresult *result, Micros now, Error *error)
 {
-	if (applier->remotes_are_loaded)
+	if (!applier->catalog_is_taken)
+	{
+		applier->catalog_is_taken = true;
 		return applier_take_catalog(applier, result, error);
-	applier->remotes_are_loaded = true;
-	return remotes_use_rows(&applier->remotes, result, now, error);
+	}
+	if (!remotes_use_rows(&applier->remotes, result, now, error))
+		return false;
+	remotes_use_catalog(&applier->remotes, applier->catalog, now);
+	return true;
 }
 
 static bool

@@ -305,13 +305,13 @@ remote_declare(Remote *remote, Control *control, Error *error)
 }
 
 static void
-say_started(const Remote *remote)
+say_started(const Remote *remote, bool is_first)
 {
 	log_event(LEVEL_LOG,
 			  "streaming from replication slot \"%s\" of remote \"%s\" at %s on timeline %d, %zu tables",
 			  remote->slot, remote->name, lsn_text(remote->start_lsn).text, remote->server.timeline,
 			  remote->intake->carried_count);
-	if (remote->gap_reason[0] != '\0')
+	if (remote->gap_reason[0] != '\0' && !is_first)
 		log_event(LEVEL_WARNING, "all copies of remote \"%s\" will be made anew: %s", remote->name,
 				  remote->gap_reason);
 }
@@ -352,6 +352,7 @@ static bool
 begin_following(Remote *remote, Control *control, Error *error)
 {
 	const RemoteServer *server = &remote->server;
+	bool				is_first = remote->position == LSN_NONE;
 
 	check_timeline(remote);
 	if (!server->slot_exists || server->confirmed_flush_lsn > remote->start_lsn)
@@ -365,7 +366,7 @@ begin_following(Remote *remote, Control *control, Error *error)
 	free(remote->system_identifier);
 	remote->system_identifier = memory_copy_text(server->system_identifier);
 	remote->timeline = server->timeline;
-	say_started(remote);
+	say_started(remote, is_first);
 	return tell_started(remote, control, error);
 }
 

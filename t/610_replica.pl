@@ -197,9 +197,9 @@ sub crash
 
 my %deed = (
 	'the walsender was ended' => sub {
-		is( $source->sql(
-				q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication WHERE application_name = 'pgtrickle stream'}),
-			1, 'the walsender is ended');
+		$source->wait_until(
+			q{SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_replication WHERE application_name = 'pgtrickle stream'},
+			'the walsender is ended');
 	},
 	'the applier was killed' => sub { $target->kill9_applier; $target->start_applier },
 	'the source crashed' => sub { crash($source, 'stream'); stop_writers(); start_writers() },
