@@ -602,18 +602,22 @@ forget_loaded_changes(Intake *intake)
 	intake->catalog_change_count = kept;
 }
 
+/*
+ * What a tick writes into an upstream stream table or a copy comes back when somebody else still needs it; those that were refreshed in
+ * the same tick have it, although their frontier's snapshot does not see that transaction.
+ */
 void
 intake_check_missed(Intake *intake, StreamTable *table)
 {
+	Xid own_xid = stream_table_is_at_fill(table) ? XID_NONE : table->own_xid;
 	Lsn first = LSN_MAX;
 
 	/* Never filled: the first fill will be asked the same question. */
 	if (table->frontier == NULL || !table->is_active)
 		return;
 	for (size_t i = 0; i < table->source_count; i++)
-		first =
-			lsn_min(first, settle_first_missed(intake->settle, table->sources[i],
-												   stream_table_received(table)));
+		first = lsn_min(first, settle_first_missed(intake->settle, table->sources[i],
+												   stream_table_received(table), own_xid));
 	if (first != LSN_MAX)
 		miss_changes(intake, table, first, MISSED_SKIPPED);
 }

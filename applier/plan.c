@@ -532,8 +532,8 @@ missed_lsn(const Plan *plan, const Intake *intake)
 		else
 		{
 			for (size_t j = 0; j < table->source_count; j++)
-				needed = lsn_min(
-					needed, settle_first_missed(intake->settle, table->sources[j], plan->snapshot));
+				needed = lsn_min(needed, settle_first_missed(intake->settle, table->sources[j],
+															 plan->snapshot, XID_NONE));
 		}
 	}
 	return needed;

@@ -119,13 +119,13 @@ settle_see(Settle *settle, const Snapshot *snapshot, bool catalog_is_current)
 }
 
 Lsn
-settle_first_missed(const Settle *settle, Oid relid, const Snapshot *snapshot)
+settle_first_missed(const Settle *settle, Oid relid, const Snapshot *snapshot, Xid own_xid)
 {
 	for (size_t i = 0; i < settle->entry_count; i++)
 	{
 		const SkippedEntry *entry = &settle->entries[i];
 
-		if (entry->relid == relid && !snapshot_sees(snapshot, entry->xid))
+		if (entry->relid == relid && entry->xid != own_xid && !snapshot_sees(snapshot, entry->xid))
 			return entry->commit_lsn;
 	}
 	return LSN_MAX;

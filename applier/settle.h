@@ -67,9 +67,11 @@ extern bool settle_is_pinned(const Settle *settle, Oid relid);
 extern bool settle_see(Settle *settle, const Snapshot *snapshot, bool catalog_is_current);
 
 /*
- * The lowest commit LSN of an entry of this relation that the snapshot does not see; LSN_MAX: none.
+ * The lowest commit LSN of an entry of this relation that the snapshot does not see and that is not
+ * `own_xid` (XID_NONE: no exception); LSN_MAX: none.
  */
-extern Lsn settle_first_missed(const Settle *settle, Oid relid, const Snapshot *snapshot);
+extern Lsn
+settle_first_missed(const Settle *settle, Oid relid, const Snapshot *snapshot, Xid own_xid);
 
 /* Nothing from here on may be acknowledged; LSN_MAX: nothing is listed. */
 extern Lsn settle_needed_lsn(const Settle *settle);

@@ -16,10 +16,12 @@ test_entries(void)
 	settle_add_skipped(settle, 12, 500, 1100);
 	settle_add_skipped(settle, 25, 600, 1200);
 	CHECK(settle_needed_lsn(settle) == 1000);
-	CHECK(settle_first_missed(settle, 500, snapshot) == 1100);
-	CHECK(settle_first_missed(settle, 600, snapshot) == 1200);
-	CHECK(settle_first_missed(settle, 700, snapshot) == LSN_MAX);
-	CHECK(settle_first_missed(settle, 500, NULL) == 1000);
+	CHECK(settle_first_missed(settle, 500, snapshot, XID_NONE) == 1100);
+	CHECK(settle_first_missed(settle, 600, snapshot, XID_NONE) == 1200);
+	CHECK(settle_first_missed(settle, 700, snapshot, XID_NONE) == LSN_MAX);
+	CHECK(settle_first_missed(settle, 500, NULL, XID_NONE) == 1000);
+	CHECK(settle_first_missed(settle, 500, snapshot, 12) == LSN_MAX);
+	CHECK(settle_first_missed(settle, 500, NULL, 11) == 1100);
 
 	CHECK(!settle_see(settle, snapshot, true));
 	CHECK(settle->entry_count == 2);
