@@ -89,12 +89,19 @@ def dbt_project_yml(project_root, project_config_update):
 
 @pytest.fixture(scope="class", autouse=True)
 def installed_package(request):
-    """What `dbt deps` does with a local package; running it here would leave the fixtures without their adapter."""
+    """
+    What `dbt deps` does with a local package; running it here would leave the fixtures without their adapter.  Afterwards the further schemas of
+    the project go: dbt drops the first one only, and stream tables that read from that would fail before the eyes of the next class.
+    """
     if request.cls is None:
+        yield
         return
     project = request.getfixturevalue("project")
     os.makedirs(os.path.join(project.project_root, "dbt_packages"), exist_ok=True)
     os.symlink(PACKAGE, os.path.join(project.project_root, "dbt_packages", "dbt_pgtrickle"))
+    yield
+    project.run_sql("do $$ declare name text; begin for name in select nspname from pg_namespace where starts_with(nspname, '%s_')"
+                    " loop execute format('drop schema %%I cascade', name); end loop; end $$" % project.test_schema)
 
 
 @pytest.fixture(scope="class")
