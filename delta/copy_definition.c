@@ -26,7 +26,7 @@ static const char *const state_sql =
 	" (c.columns_wanted IS NULL)::text, s.has_key::text, s.key_index::text, pg_catalog.array_to_string(s.key_attnos, ' '),"
 	" s.remote_relid::text, s.copied_from::text, s.copied_lsn::text, s.copied_snapshot::text, l.oid::text, c.row_filter,"
 	" (SELECT pg_catalog.string_agg(d.pgt_id::text, ' ') FROM pgtrickle.pgt_sources d WHERE d.source_relid = c.relid),"
-	" s.is_partitioned::text, (s.status = 'REDEFINE' AND s.is_populated AND NOT s.live_follows)::text, s.remote_natts::text,"
+	" (s.is_partitioned AND (SELECT r.output_plugin FROM pgtrickle.pgt_remotes r WHERE r.remote_id = c.remote_id) <> 'pgoutput')::text, (s.status = 'REDEFINE' AND s.is_populated AND NOT s.live_follows)::text, s.remote_natts::text,"
 	" (c.storage = 'none')::text, (c.storage = 'none' AND NOT s.is_populated AND s.status = 'ACTIVE')::text"
 	" FROM pgtrickle.pgt_copies c"
 	" JOIN pgtrickle.pgt_copy_states s USING (copy_id)"
@@ -148,7 +148,7 @@ read_state(int64 copy_id, MemoryContext context)
 	definition->copied_snapshot = copy_of(18, context);
 	definition->load_table = oid_of(19);
 	definition->row_filter = copy_of(20, context);
-	definition->is_partitioned = is_true(22);
+	definition->truncation_is_vague = is_true(22);
 	definition->is_blocked = is_true(23);
 	definition->remote_natts = atoi(text_of(24));
 	definition->drops_rows = is_true(25);

@@ -381,11 +381,14 @@ read_row_record(CopyReader *reader, const RecordView *record)
 	}
 }
 
-/* The record names the tables above a partition that was truncated, so it may stand for a part of them. */
+/*
+ * Our plugin names the tables above a partition that was truncated, so that the record may stand for a part of them.  pgoutput names what was truncated,
+ * and is silent about partitions whose root it publishes.
+ */
 static void
 check_truncated(const CopyFeed *feed)
 {
-	if (feed->definition->is_partitioned)
+	if (feed->definition->truncation_is_vague)
 		ereport(ERROR,
 				(errcode(ERRCODE_COPY_NOT_EQUAL),
 				 errmsg("table %s was truncated, or a partition of it", feed->definition->remote_name)));
