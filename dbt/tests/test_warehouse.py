@@ -185,7 +185,7 @@ def test_C09_snapshot_of_a_stream_table(shop):
     shop.query("""set role dbt; select pgtrickle.create_stream_table('dbt_alice.versions', 'select zone_id, count(*) as n, count(dbt_valid_to) as closed
         from dbt_alice.snap_pickup_zone group by 1', '1s', 'DIFFERENTIAL'); reset role""")
     shop.run("psql", "-q", "-d", "lookups", "-c", "update zone_lookup set zone_name = 'Midtown' where zone_id = 161; delete from zone_lookup where zone_id = 264")
-    until(lambda: shop.value("select count(*) from dbt_alice.dim_pickup_zone where zone_name = 'Midtown' or zone_id = 264") == 1)
+    until(lambda: shop.value("select count(*) filter (where zone_name = 'Midtown') = 1 and count(*) filter (where zone_id = 264) = 0 from dbt_alice.dim_pickup_zone"))
     shop.dbt("snapshot")
     assert shop.query("select n, closed from dbt_alice.versions where zone_id in (161, 264) order by zone_id") != [] and verified(shop, "versions")
     assert shop.query("select zone_id, n, closed from dbt_alice.versions where zone_id in (161, 264) order by zone_id") == [(161, 2, 1), (264, 1, 1)]
@@ -242,7 +242,8 @@ def test_C12_prod_reads_nothing_of_dev(shop):
         assert named == set()
     models = {node["name"] for node in prod.values() if node["config"]["materialized"] == "pgtrickle"}
     built = shop.query("select pgt_name, pgt_schema from pgtrickle.pgt_stream_tables where pgt_schema = any (array[%s])" % ", ".join("'%s'" % name for name in prod_schemas))
-    assert models and {name for name, _ in built} == models
+    # fct_trips has become a stream table after prod was built
+    assert {name for name, _ in built} == models - {"fct_trips"} and len(built) > 2
     read = {schema for schema, in shop.query("""select distinct d.source_schema from pgtrickle.pgt_dependencies d join pgtrickle.pgt_stream_tables s using (pgt_id)
         where s.pgt_schema = any (array[%s])""" % ", ".join("'%s'" % name for name in prod_schemas))}
     assert read <= prod_schemas | {"bronze"} and "bronze" in read
