@@ -22,9 +22,8 @@
 #define FIRST_ATTEMPT_MS 100
 #define AFTER_DEADLOCK_TIMEOUT_MS 200
 
-/* NULL: done; else the error, that a lock was not available. */
-static ErrorData *
-try_once(LockTaker take, void *arg, int timeout_ms)
+ErrorData *
+lock_attempt(LockTaker take, void *arg, int timeout_ms)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -75,7 +74,7 @@ lock_in_attempts(LockTaker take, void *arg)
 
 	for (;;)
 	{
-		ErrorData  *error = try_once(take, arg, limit_ms > 0 ? Min(attempt_ms, limit_ms) : attempt_ms);
+		ErrorData  *error = lock_attempt(take, arg, limit_ms > 0 ? Min(attempt_ms, limit_ms) : attempt_ms);
 
 		if (error == NULL)
 			return;

@@ -10,6 +10,12 @@
 /* Takes some locks.  Called once per attempt, in a subtransaction with a lock timeout. */
 typedef void (*LockTaker) (void *arg);
 
+/*
+ * One attempt, which may also do what it wants the locks for: NULL if it has succeeded, else the error 55P03, and everything is as it was.  Other
+ * errors are raised.
+ */
+extern ErrorData *lock_attempt(LockTaker take, void *arg, int timeout_ms);
+
 /* Until an attempt succeeds, or the session's lock_timeout is over: error 55P03.  The locks are held to the end of the transaction. */
 extern void lock_in_attempts(LockTaker take, void *arg);
 

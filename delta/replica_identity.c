@@ -14,21 +14,19 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "lock_attempts.h"
 #include "miscadmin.h"
 #include "replica_identity.h"
 #include "settings.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 static bool
@@ -52,43 +50,11 @@ alter_statement(Oid relid)
 #define LOCK_ATTEMPT_MS 100
 #define LOCK_PAUSE_MS 100
 
-static bool
-try_to_set(Oid relid)
+static void
+set_identity(void *relid)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
-
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		int			nest_level = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", psprintf("%dms", LOCK_ATTEMPT_MS), PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		if (SPI_execute(alter_statement(relid), false, 0) < 0)
-			elog(ERROR, "could not set the replica identity of \"%s\"", get_rel_name(relid));
-		AtEOXact_GUC(false, nest_level);
-		ReleaseCurrentSubTransaction();
-		done = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return done;
+	if (SPI_execute(alter_statement(*(Oid *) relid), false, 0) < 0)
+		elog(ERROR, "could not set the replica identity of \"%s\"", get_rel_name(*(Oid *) relid));
 }
 
 static void
@@ -118,7 +84,7 @@ is_ours_to_set(Oid relid)
 static bool
 set_in_time(Oid relid, TimestampTz started_at, int timeout_ms)
 {
-	while (!try_to_set(relid))
+	while (lock_attempt(set_identity, &relid, LOCK_ATTEMPT_MS) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (timeout_ms > 0 && TimestampDifferenceExceeds(started_at, GetCurrentTimestamp(), timeout_ms))
