@@ -62,7 +62,7 @@ $$;
 COMMENT ON FUNCTION pgtrickle.has_all_rows(bigint) IS
 	'are the rows of all sources here, or does it read a copy that has dropped its own';
 
-CREATE FUNCTION pgtrickle.refuse_without_rows(pgt_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle.require_all_rows(pgt_id bigint) RETURNS void
 	LANGUAGE plpgsql STABLE STRICT
 	SET search_path = pg_catalog, pg_temp
 AS $$
@@ -73,13 +73,13 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.refuse_without_rows(bigint) IS 'an error if a stream table cannot be verified here';
+COMMENT ON FUNCTION pgtrickle.require_all_rows(bigint) IS 'an error if a stream table cannot be verified here';
 
 CREATE FUNCTION pgtrickle.verify(name text)
 	RETURNS TABLE (kind text, copies bigint, row_data jsonb)
 	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
 AS $$
-	SELECT pgtrickle.refuse_without_rows(pgtrickle.stream_table_id_to_see(name));
+	SELECT pgtrickle.require_all_rows(pgtrickle.stream_table_id_to_see(name));
 	SELECT d.kind, d.copies, d."row"
 	FROM pg_catalog.jsonb_to_recordset(
 		pg_catalog.jsonb_extract_path(pgtrickle.verify_answer(name), 'differences'))
