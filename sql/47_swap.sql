@@ -3,7 +3,8 @@
  *     Schemas that change places: how a new version of everything goes live at one moment.
  *
  * A name means what stands under it.  So what is built in next to live becomes live by three ALTER SCHEMA ... RENAME per pair, all in one
- * transaction: who reads sees all of the old or all of the new.  Everything inside of the schemas moves with what it reads, also from one swapped
+ * transaction: who begins to read sees all of the old or all of the new.  Readers do not wait for it, so that a statement which is being parsed
+ * at that moment may find one name before it and another one after.  Everything inside of the schemas moves with what it reads, also from one swapped
  * schema to another; what stands outside goes by name and reads the new version from then on.  For stream tables that is what the event
  * trigger does about ALTER SCHEMA; views and publications know OIDs and not names, so they are given the same text again.
  *
