@@ -170,28 +170,6 @@ all_columns(DistinctRewrite *rewrite)
 	return list_concat(list_concat_copy(rewrite->keys, rewrite->arguments), rewrite->values);
 }
 
-static Query *
-base_query(DistinctRewrite *rewrite)
-{
-	Query	   *level = rewrite->query;
-	Query	   *base = makeNode(Query);
-	ListCell   *lc;
-
-	base->commandType = CMD_SELECT;
-	base->canSetTag = true;
-	base->rtable = level->rtable;
-#if PG_VERSION_NUM >= 160000
-	base->rteperminfos = level->rteperminfos;
-#endif
-	base->jointree = level->jointree;
-	base->hasSubLinks = level->hasSubLinks;
-	foreach(lc, all_columns(rewrite))
-		base->targetList = lappend(base->targetList,
-								   makeTargetEntry(copyObject(lfirst(lc)), list_length(base->targetList) + 1,
-												   psprintf("c%d", list_length(base->targetList) + 1), false));
-	return base;
-}
-
 /* ---- the branches ---- */
 
 /* The branch's columns: the n-th one of `from` is column shown[n] (0: none), the others are NULL; and whether these are rows. */
@@ -260,7 +238,7 @@ pairs_query(DistinctRewrite *rewrite, Query *base, List *columns)
 static Query *
 rows_and_pairs(DistinctRewrite *rewrite)
 {
-	Query	   *base = base_query(rewrite);
+	Query	   *base = rows_of_from(rewrite->query, copyObject(all_columns(rewrite)));
 	int			nkeys = list_length(rewrite->keys);
 	int			narguments = list_length(rewrite->arguments);
 	List	   *key_columns = column_range(1, nkeys);

@@ -281,28 +281,10 @@ branch_query(GroupingRewrite *rewrite, List *set)
 static Query *
 base_query(GroupingRewrite *rewrite)
 {
-	Query	   *level = rewrite->query;
-	Query	   *base = makeNode(Query);
-	ListCell   *lc;
-
-	base->commandType = CMD_SELECT;
-	base->canSetTag = true;
-	base->rtable = level->rtable;
-#if PG_VERSION_NUM >= 160000
-	base->rteperminfos = level->rteperminfos;
-#endif
-	base->jointree = level->jointree;
-	base->cteList = level->cteList;
-	base->hasRecursive = level->hasRecursive;
-	base->hasSubLinks = level->hasSubLinks;
-	foreach(lc, rewrite->base_exprs)
-		base->targetList = lappend(base->targetList,
-								   makeTargetEntry(lfirst(lc), list_length(base->targetList) + 1,
-												   psprintf("c%d", list_length(base->targetList) + 1), false));
 	/* grouping by nothing, computing nothing: only how many rows there are matters */
-	if (base->targetList == NIL)
-		base->targetList = list_make1(makeTargetEntry((Expr *) makeBoolConst(true, false), 1, pstrdup("c1"), false));
-	return base;
+	if (rewrite->base_exprs == NIL)
+		return rows_of_from(rewrite->query, list_make1(makeBoolConst(true, false)));
+	return rows_of_from(rewrite->query, rewrite->base_exprs);
 }
 
 static FromExpr *

@@ -22,6 +22,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "privileged.h"
 #include "query.h"
 #include "run.h"
 #include "run_owner.h"
@@ -280,6 +281,23 @@ table_read_definition(int64 pgt_id, MemoryContext context)
 	if (table != NULL)
 		read_state_tables(table);
 	PopActiveSnapshot();
+	return table;
+}
+
+LoadedTable *
+table_definition(int64 pgt_id)
+{
+	PrivilegedSection section;
+	LoadedTable *table;
+	MemoryContext context = CurrentMemoryContext;
+
+	privileged_begin(&section);
+	table = table_read_definition(pgt_id, context);
+	privileged_end(&section);
+	if (table == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("stream table with id %lld does not exist", (long long) pgt_id)));
 	return table;
 }
 

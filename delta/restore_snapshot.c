@@ -34,22 +34,6 @@
 
 PG_FUNCTION_INFO_V1(pgtrickle_put_rows);
 
-static LoadedTable *
-read_definition(int64 pgt_id)
-{
-	PrivilegedSection section;
-	LoadedTable		 *table;
-	MemoryContext	  context = CurrentMemoryContext;
-
-	privileged_begin(&section);
-	table = table_read_definition(pgt_id, context);
-	privileged_end(&section);
-	if (table == NULL)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("stream table with id %lld does not exist", (long long) pgt_id)));
-	return table;
-}
-
 /* While the applier follows its sources, other rows would be wrong ones. */
 static void
 check_paused(LoadedTable *table)
@@ -75,7 +59,7 @@ check_paused(LoadedTable *table)
 static LoadedTable *
 lock_definition(int64 pgt_id)
 {
-	LoadedTable *table = read_definition(pgt_id);
+	LoadedTable *table = table_definition(pgt_id);
 	Oid			 locked = table->relid;
 
 	if (!compat_owns_relation(locked, GetUserId()))
@@ -86,7 +70,7 @@ lock_definition(int64 pgt_id)
 						errmsg("cannot restore a stream table in a transaction with one snapshot"),
 						errhint("Use the isolation level READ COMMITTED.")));
 	LockRelationOid(locked, ShareRowExclusiveLock);
-	table = read_definition(pgt_id);
+	table = table_definition(pgt_id);
 	if (table->relid != locked)
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("stream table \"%s\" has just been changed", table->qualified_name)));

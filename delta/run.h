@@ -104,6 +104,9 @@ extern LoadedTable *table_find_loaded(int64 pgt_id);
 /* Only what the catalog says about it, without a program, in `context`. */
 extern LoadedTable *table_read_definition(int64 pgt_id, MemoryContext context);
 
+/* The same for whoever has no rights on the catalog, in the current context.  Errors: 42P01 where there is none. */
+extern LoadedTable *table_definition(int64 pgt_id);
+
 /* Were the state tables made for the program as it is compiled now? */
 extern bool table_states_fit(LoadedTable *table);
 

@@ -57,16 +57,8 @@ pgtrickle_renamed_schema(PG_FUNCTION_ARGS)
 static LoadedTable *
 read_definition_of_owner(int64 pgt_id)
 {
-	PrivilegedSection section;
-	LoadedTable		 *table;
-	MemoryContext	  context = CurrentMemoryContext;
+	LoadedTable *table = table_definition(pgt_id);
 
-	privileged_begin(&section);
-	table = table_read_definition(pgt_id, context);
-	privileged_end(&section);
-	if (table == NULL)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("stream table with id %lld does not exist", (long long) pgt_id)));
 	if (!compat_owns_relation(table->relid, GetUserId()))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of stream table \"%s\"", table->qualified_name)));

@@ -53,6 +53,31 @@ subquery_var(Query *query, int rtindex, int column, int sublevels_up)
 	return makeVar(rtindex, column, exprType(expr), exprTypmod(expr), exprCollation(expr), sublevels_up);
 }
 
+Query *
+rows_of_from(Query *level, List *exprs)
+{
+	Query	   *rows = makeNode(Query);
+	ListCell   *lc;
+
+	rows->commandType = CMD_SELECT;
+	rows->canSetTag = true;
+	rows->rtable = level->rtable;
+#if PG_VERSION_NUM >= 160000
+	rows->rteperminfos = level->rteperminfos;
+#endif
+	rows->jointree = level->jointree;
+	rows->cteList = level->cteList;
+	rows->hasRecursive = level->hasRecursive;
+	rows->hasSubLinks = level->hasSubLinks;
+	foreach(lc, exprs)
+	{
+		int			number = list_length(rows->targetList) + 1;
+
+		rows->targetList = lappend(rows->targetList, makeTargetEntry(lfirst(lc), number, psprintf("c%d", number), false));
+	}
+	return rows;
+}
+
 /* One more branch to the right of the tree. */
 static Node *
 add_branch(Node *tree, int rtindex, Query *first)

@@ -21,6 +21,12 @@ extern RangeTblEntry *empty_rte(void);
 extern RangeTblRef *reference_to(int rtindex);
 
 /*
+ * The rows that a level groups: these expressions, named c1, c2 ..., over its FROM and WHERE, without its grouping.  The level is not copied, and must not be
+ * used as a query any more.
+ */
+extern Query *rows_of_from(Query *level, List *exprs);
+
+/*
  * SELECT ... UNION ALL SELECT ... of these queries, at least one, whose visible columns have the same types; a single query comes
  * back as it is.
  */
