@@ -6,8 +6,8 @@
 
 #include <stdio.h>
 
-static void *
-checked(void *pointer)
+void *
+memory_checked(void *pointer)
 {
 	if (pointer == NULL)
 	{
@@ -20,25 +20,25 @@ checked(void *pointer)
 void *
 memory_take(size_t size)
 {
-	return checked(malloc(size > 0 ? size : 1));
+	return memory_checked(malloc(size > 0 ? size : 1));
 }
 
 void *
 memory_take_zeroed(size_t size)
 {
-	return checked(calloc(1, size > 0 ? size : 1));
+	return memory_checked(calloc(1, size > 0 ? size : 1));
 }
 
 void *
 memory_resize(void *pointer, size_t size)
 {
-	return checked(realloc(pointer, size > 0 ? size : 1));
+	return memory_checked(realloc(pointer, size > 0 ? size : 1));
 }
 
 char *
 memory_copy_text(const char *text)
 {
-	return checked(strdup(text));
+	return memory_checked(strdup(text));
 }
 
 void *

@@ -19,6 +19,8 @@
 extern void *memory_take(size_t size);
 extern void *memory_take_zeroed(size_t size);
 extern void *memory_resize(void *pointer, size_t size);
+/* For what others have allocated. */
+extern void *memory_checked(void *pointer);
 extern char *memory_copy_text(const char *text);
 
 /*

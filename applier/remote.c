@@ -34,6 +34,8 @@ remote_close(Remote *remote)
 	if (remote->pgoutput != NULL)
 		pgoutput_free(remote->pgoutput);
 	remote->pgoutput = NULL;
+	decompression_free(remote->decompression);
+	remote->decompression = NULL;
 	remote->state = REMOTE_CLOSED;
 	remote->prefix.is_worth_it = false;
 	remote_forget_transactions(remote);
@@ -203,6 +205,9 @@ take_batch(void *context, const void *data, size_t length, int64_t server_time, 
 	Remote		  *remote = context;
 	const uint8_t *batch = data;
 
+	if (remote->decompression != NULL &&
+		!decompression_read(remote->decompression, data, length, &batch, &length, error))
+		return false;
 	if (remote->pgoutput != NULL &&
 		!pgoutput_convert(remote->pgoutput, data, length, &batch, &length, error))
 		return false;

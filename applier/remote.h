@@ -21,6 +21,7 @@
 #include "catalog.h"
 #include "control.h"
 #include "copy_worker.h"
+#include "decompression.h"
 #include "options.h"
 #include "pgoutput.h"
 #include "remote_intake.h"
@@ -76,6 +77,7 @@ typedef struct Remote
 	char *conninfo;
 	char *plugin;
 	char *publication; /* NULL: none */
+	char *compression; /* of the stream; "none" or "zstd" */
 	char *slot;
 	char *system_identifier; /* of what it followed last; NULL: nothing yet */
 	int	  timeline;
@@ -107,6 +109,7 @@ typedef struct Remote
 	Stream		  stream;
 	RemoteIntake *intake; /* NULL before the stream is started */
 	Pgoutput	 *pgoutput; /* turns what that plugin says into our records; NULL: the stream has them */
+	Decompression *decompression; /* NULL: the stream is not compressed */
 	RemoteServer  server;
 	char		  database_name[64];
 	Lsn			  start_lsn;

@@ -196,6 +196,8 @@ plugin_options(const Remote *remote, const Oid *relids, size_t count, const char
 	for (size_t i = 0; i < count; i++)
 		text_append_format(&options, "%s%u", i > 0 ? "," : "", relids[i]);
 	text_append_format(&options, "', \"text_types\" 'user', \"encoding\" '%s'", encoding);
+	if (remote->decompression != NULL)
+		text_append_format(&options, ", \"compression\" '%s'", remote->compression);
 	return options.data;
 }
 
@@ -211,6 +213,8 @@ start_stream(Remote *remote, const Options *options, const Control *control, Err
 
 	if (strcmp(remote->plugin, "pgoutput") == 0)
 		remote->pgoutput = pgoutput_create(relids, count, remote->server.recent_xid);
+	else if (strcmp(remote->compression, "zstd") == 0)
+		remote->decompression = decompression_create(DECOMPRESSED_BATCH_BYTES_MAX);
 	plugin = plugin_options(remote, relids, count, encoding);
 	find_gap(remote);
 	remote->start_lsn =

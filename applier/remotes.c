@@ -44,6 +44,7 @@ free_description(Remote *remote)
 	free(remote->conninfo);
 	free(remote->plugin);
 	free(remote->publication);
+	free(remote->compression);
 	free(remote->slot);
 	free(remote->system_identifier);
 }
@@ -100,6 +101,7 @@ enum
 	COLUMN_CONNINFO,
 	COLUMN_PLUGIN,
 	COLUMN_PUBLICATION,
+	COLUMN_COMPRESSION,
 	COLUMN_SLOT,
 	COLUMN_SYSTEM_IDENTIFIER,
 	COLUMN_TIMELINE,
@@ -138,6 +140,7 @@ take_description(Remote *remote, const PGresult *result, int row, Micros now)
 
 	is_other |= take_text(&remote->plugin, PQgetvalue(result, row, COLUMN_PLUGIN));
 	is_other |= take_text(&remote->publication, text_or_null(result, row, COLUMN_PUBLICATION));
+	is_other |= take_text(&remote->compression, PQgetvalue(result, row, COLUMN_COMPRESSION));
 	is_other |= take_text(&remote->slot, PQgetvalue(result, row, COLUMN_SLOT));
 	(void) take_text(&remote->name, PQgetvalue(result, row, COLUMN_NAME));
 	remote->is_paused = strcmp(PQgetvalue(result, row, COLUMN_STATUS), "PAUSED") == 0;

@@ -37,9 +37,10 @@ buffer_init(WireBuffer *buffer, MemoryContext context, Size capacity)
 }
 
 void
-batch_init(Batch *batch, MemoryContext context, Size bytes_max)
+batch_init(Batch *batch, MemoryContext context, Size bytes_max, bool is_compressed)
 {
 	batch->bytes_max = bytes_max;
+	batch->compression = is_compressed ? compression_create(context) : NULL;
 	buffer_init(&batch->buffer, context, bytes_max + 1024);
 }
 
@@ -51,7 +52,10 @@ batch_flush(Batch *batch, LogicalDecodingContext *ctx, bool is_last)
 	if (buffer->length == 0)
 		return;
 	OutputPluginPrepareWrite(ctx, is_last);
-	appendBinaryStringInfo(ctx->out, (const char *) buffer->data, (int) buffer->length);
+	if (batch->compression != NULL)
+		compression_append(batch->compression, ctx->out, buffer->data, buffer->length);
+	else
+		appendBinaryStringInfo(ctx->out, (const char *) buffer->data, (int) buffer->length);
 	OutputPluginWrite(ctx, is_last);
 
 	buffer->length = 0;

@@ -14,18 +14,20 @@
 
 #include "replication/logical.h"
 
+#include "compression.h"
 #include "wire.h"
 
 typedef struct Batch
 {
 	WireBuffer buffer;
 	Size	   bytes_max; /* written when it would grow beyond; a single record may be longer */
+	Compression *compression; /* NULL: none */
 } Batch;
 
 /* A buffer that grows by the server's allocator, in `context`. */
 extern void buffer_init(WireBuffer *buffer, MemoryContext context, Size capacity);
 
-extern void batch_init(Batch *batch, MemoryContext context, Size bytes_max);
+extern void batch_init(Batch *batch, MemoryContext context, Size bytes_max, bool is_compressed);
 
 /*
  * Writes what has been collected, if anything.  `is_last`: nothing more will come of this

@@ -64,6 +64,17 @@ parse_text_types(const char *text)
 	return strcmp(text, "user") == 0;
 }
 
+static bool
+parse_compression(const char *text)
+{
+	if (strcmp(text, "zstd") != 0 && strcmp(text, "none") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for output plugin option \"compression\": \"%s\"", text),
+				 errhint("Give \"zstd\" or \"none\".")));
+	return strcmp(text, "zstd") == 0;
+}
+
 static void
 parse_option(DecoderOptions *options, const char *name, const char *text)
 {
@@ -78,6 +89,8 @@ parse_option(DecoderOptions *options, const char *name, const char *text)
 		options->encoding = text;
 	else if (strcmp(name, "text_types") == 0)
 		options->user_types_as_text = parse_text_types(text);
+	else if (strcmp(name, "compression") == 0)
+		options->is_compressed = parse_compression(text);
 	else if (strcmp(name, batch_bytes.name) == 0)
 		options->batch_bytes = (Size) parse_number(&batch_bytes, text);
 	else if (strcmp(name, value_bytes_max.name) == 0)
@@ -87,7 +100,7 @@ parse_option(DecoderOptions *options, const char *name, const char *text)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("unrecognized output plugin option \"%s\"", name),
 				 errhint("Valid options are \"proto_version\", \"interest\", \"text_types\", "
-						 "\"encoding\", \"batch_bytes\" and \"value_bytes_max\".")));
+						 "\"encoding\", \"compression\", \"batch_bytes\" and \"value_bytes_max\".")));
 }
 
 /* Lists of options are short. */

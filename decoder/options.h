@@ -24,6 +24,7 @@ typedef struct DecoderOptions
 	const char *interest; /* "" when not given; owned by the option list */
 	const char *encoding; /* NULL when not given; owned by the option list */
 	bool		user_types_as_text;
+	bool		is_compressed;
 } DecoderOptions;
 
 /*

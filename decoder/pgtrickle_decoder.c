@@ -111,7 +111,7 @@ decode_startup(LogicalDecodingContext *ctx, OutputPluginOptions *output_options,
 	format.conversion = &decoder->conversion;
 	decoder->relations = relation_cache_create(&decoder->interest, &format, ctx->context);
 	decoder->rows = row_writer_create(ctx->context, options.value_bytes_max);
-	batch_init(&decoder->batch, ctx->context, options.batch_bytes);
+	batch_init(&decoder->batch, ctx->context, options.batch_bytes, options.is_compressed);
 	switch_off_conversion(decoder);
 	callback->func = restore_conversion; /* also when an error ends the session */
 	callback->arg = decoder;

@@ -28,6 +28,30 @@ $$;
 COMMENT ON FUNCTION pgtrickle.remote_id(text) IS 'the id of a remote; an error if there is none of this name';
 REVOKE ALL ON FUNCTION pgtrickle.remote_id(text) FROM PUBLIC;
 
+-- How the stream of a remote is carried (compression: zstd or none), and how its tables are copied.
+CREATE FUNCTION pgtrickle.check_remote_options(options jsonb, output_plugin text) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known CONSTANT text[] := '{compression, copy_jobs, copy_rate_limit, copy_chunk_rows}';
+	unknown CONSTANT text := (SELECT min(k) FROM jsonb_object_keys(options) k WHERE k <> ALL (known));
+	compression CONSTANT text := coalesce(options->>'compression', 'none');
+BEGIN
+	IF unknown IS NOT NULL THEN
+		RAISE EXCEPTION 'unknown option of a remote: "%"', unknown USING ERRCODE = 'invalid_parameter_value',
+			HINT = format('Options are %s.', array_to_string(known, ', '));
+	ELSIF compression NOT IN ('none', 'zstd') THEN
+		RAISE EXCEPTION 'unknown compression: "%"', compression USING ERRCODE = 'invalid_parameter_value', HINT = 'Use zstd or none.';
+	ELSIF compression <> 'none' AND output_plugin = 'pgoutput' THEN
+		RAISE EXCEPTION 'the stream of pgoutput cannot be compressed' USING ERRCODE = 'feature_not_supported',
+			HINT = 'Install pgtrickle_decoder on the remote''s server, or lead the connection through a tunnel that compresses.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.check_remote_options(jsonb, text) IS 'errors for options that a remote cannot have';
+REVOKE ALL ON FUNCTION pgtrickle.check_remote_options(jsonb, text) FROM PUBLIC;
+
 CREATE FUNCTION pgtrickle.add_remote(
 	name text, conninfo text, slot_name text DEFAULT NULL, output_plugin text DEFAULT 'pgtrickle_decoder', publication text DEFAULT NULL,
 	schema_map jsonb DEFAULT '{}', target_conninfo text DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS integer
@@ -38,6 +62,7 @@ AS $$
 DECLARE
 	added integer;
 BEGIN
+	PERFORM pgtrickle.check_remote_options(options, output_plugin);
 	INSERT INTO pgtrickle.pgt_remotes (remote_name, conninfo, target_conninfo, output_plugin, publication, slot_name, schema_map, options)
 	VALUES (name, conninfo, target_conninfo, output_plugin, publication,
 		coalesce(slot_name, left(regexp_replace(lower('pgtrickle_' || current_database() || '_' || name), '[^a-z0-9_]', '_', 'g'), 63)),
@@ -61,6 +86,8 @@ CREATE FUNCTION pgtrickle.alter_remote(
 AS $$
 #variable_conflict use_variable
 BEGIN
+	PERFORM pgtrickle.check_remote_options(coalesce(options, r.options), coalesce(output_plugin, r.output_plugin))
+	FROM pgtrickle.pgt_remotes r WHERE r.remote_name = name;
 	UPDATE pgtrickle.pgt_remotes r SET
 		conninfo = coalesce(conninfo, r.conninfo), slot_name = coalesce(slot_name, r.slot_name),
 		output_plugin = coalesce(output_plugin, r.output_plugin), publication = coalesce(publication, r.publication),

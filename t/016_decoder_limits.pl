@@ -38,11 +38,15 @@ END
 is( option_error([ proto_version => 1, colour => 'red' ]),
 	<<'END' =~ s/\n\z//r, 'unknown options are refused');
 42704: unrecognized output plugin option "colour"
-HINT:  Valid options are "proto_version", "interest", "text_types", "encoding", "batch_bytes" and "value_bytes_max".
+HINT:  Valid options are "proto_version", "interest", "text_types", "encoding", "compression", "batch_bytes" and "value_bytes_max".
 END
 is( option_error([ proto_version => 1, batch_bytes => 1, batch_bytes => 2 ]),
 	'42601: output plugin option "batch_bytes" is given twice',
 	'so are options given twice');
+is(option_error([ proto_version => 1, compression => 'lz4' ]), <<'END' =~ s/\n\z//r, 'compression is one we have');
+22023: invalid value for output plugin option "compression": "lz4"
+HINT:  Give "zstd" or "none".
+END
 foreach my $value ('', '0', '-1', 'x', '64kB', '16777217', '99999999999999999999', ' 5', '5 ')
 {
 	is( option_error([ proto_version => 1, batch_bytes => $value ]),
