@@ -14,7 +14,7 @@ CREATE TABLE narrow (id int, t text);
 CREATE TABLE root (id int, k int) PARTITION BY LIST (k);
 CREATE TABLE leaf PARTITION OF root FOR VALUES IN (1);
 SELECT 'slots', count(*) FROM (SELECT pg_create_logical_replication_slot(s, 'pgtrickle_decoder')
-	FROM unnest(ARRAY['whole', 'small', 'some', 'other']) s) made;
+	FROM unnest(ARRAY['whole', 'small', 'some', 'compressed', 'other']) s) made;
 
 INSERT INTO wide VALUES (1, 2, 3, 4.5, 'NaN', true, 'x', gen_random_uuid(), 'name', 'text', 'varchar', 'bp', '\x00ff',
 	'{"a": 1}', '{"b": [1, null]}', 12345.678900, '2024-01-01', now(), now(), '12:34', '12:34+01', '1 day', '{1,NULL,3}',
@@ -53,6 +53,8 @@ FROM pg_logical_slot_get_binary_changes('small', NULL, NULL, 'proto_version', '1
 	'batch_bytes', '1', 'value_bytes_max', '50');
 SELECT 'some', sum(length(data)), md5(string_agg(data, '')) IS NOT NULL
 FROM pg_logical_slot_get_binary_changes('some', NULL, NULL, 'proto_version', '1', 'interest', '1,2,3');
+SELECT 'compressed', sum(length(data)), md5(string_agg(data, '')) IS NOT NULL
+FROM pg_logical_slot_get_binary_changes('compressed', NULL, NULL, 'proto_version', '1', 'interest', '*', 'compression', 'zstd');
 SELECT 'other', sum(length(data)), md5(string_agg(data, '')) IS NOT NULL
 FROM pg_logical_slot_get_binary_changes('other', NULL, NULL, 'proto_version', '1', 'interest', '*',
 	'text_types', 'user', 'encoding', 'LATIN1');
