@@ -2,17 +2,14 @@
  * applier/buffer.c
  *     The change buffer: received transactions until every stream table has consumed them.
  *
- * Memory: a transaction's struct, small arrays beside it, and blocks with record bytes.  Blocks
- * grow with their chunk, so a one-row transaction costs what its row costs and a large one is not
- * copied again and again.  All of it is counted in memory_bytes.
+ * Memory: a transaction's struct, small arrays beside it, and its chunks (chunk.h).  All of it is counted in
+ * memory_bytes.
  */
 #include "buffer.h"
 
 #include <assert.h>
 
 #include "memory.h"
-
-#define BLOCK_BYTES_MAX (UINT64_C(1024) * 1024)
 
 /*
  * How far below the limit one call of buffer_keep_small goes, so that the next ones have nothing to
@@ -22,14 +19,6 @@
 
 /* An empty pending list gives back an array that is larger than this. */
 #define PENDING_CAPACITY_KEPT_MAX 4096
-
-struct Block
-{
-	Block  *next;
-	size_t	length;
-	size_t	capacity;
-	uint8_t data[];
-};
 
 Buffer *
 buffer_create(uint64_t memory_bytes_max, uint64_t spill_bytes_max, const char *spill_directory)
@@ -42,170 +31,6 @@ buffer_create(uint64_t memory_bytes_max, uint64_t spill_bytes_max, const char *s
 	buffer->spill_bytes_max = spill_bytes_max;
 	buffer->spill_is_complete = true;
 	return buffer;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * Chunks
- */
-
-static void
-chunk_free_blocks(Buffer *buffer, Chunk *chunk)
-{
-	while (chunk->first != NULL)
-	{
-		Block *block = chunk->first;
-
-		chunk->first = block->next;
-		buffer->memory_bytes -= sizeof(Block) + block->capacity;
-		free(block);
-	}
-	chunk->last = NULL;
-}
-
-static void
-chunk_release(Buffer *buffer, Chunk *chunk)
-{
-	chunk_free_blocks(buffer, chunk);
-	for (size_t i = 0; i < chunk->extent_count; i++)
-		spill_release(buffer->spill, &chunk->extents[i]);
-	buffer->memory_bytes -= chunk->extent_capacity * sizeof(Extent);
-	free(chunk->extents);
-}
-
-static Block *
-chunk_add_block(Buffer *buffer, Chunk *chunk, size_t length)
-{
-	uint64_t in_memory = chunk->length - chunk->extent_bytes;
-	size_t	 capacity = (size_t) (in_memory < BLOCK_BYTES_MAX ? in_memory : BLOCK_BYTES_MAX);
-	Block	*block;
-
-	if (capacity < length)
-		capacity = length;
-	block = memory_take(sizeof(Block) + capacity);
-	block->next = NULL;
-	block->length = 0;
-	block->capacity = capacity;
-	buffer->memory_bytes += sizeof(Block) + capacity;
-	if (chunk->last != NULL)
-		chunk->last->next = block;
-	else
-		chunk->first = block;
-	chunk->last = block;
-	return block;
-}
-
-static void
-chunk_append(Buffer *buffer, Chunk *chunk, const void *data, size_t length)
-{
-	Block *block = chunk->last;
-	size_t fits = block != NULL ? block->capacity - block->length : 0;
-
-	if (fits > length)
-		fits = length;
-	if (fits > 0)
-	{
-		memcpy(block->data + block->length, data, fits);
-		block->length += fits;
-		chunk->length += fits;
-	}
-	if (fits < length)
-	{
-		block = chunk_add_block(buffer, chunk, length - fits);
-		memcpy(block->data, (const uint8_t *) data + fits, length - fits);
-		block->length = length - fits;
-		chunk->length += length - fits;
-	}
-}
-
-/* Writes all blocks of a chunk to disk. */
-static bool
-chunk_spill(Buffer *buffer, Chunk *chunk, Error *error)
-{
-	for (Block *block = chunk->first; block != NULL; block = block->next)
-	{
-		Extent extent;
-		size_t capacity_before = chunk->extent_capacity;
-
-		if (!spill_write(buffer->spill, block->data, block->length, &extent, error))
-			return false;
-		chunk->extent_bytes += block->length;
-		/* The block is on disk now: should a later one fail, reading must not see it twice. */
-		block->length = 0;
-		if (chunk->extent_count > 0 &&
-			spill_merge(buffer->spill, &chunk->extents[chunk->extent_count - 1], &extent))
-			continue;
-		chunk->extents = memory_grow_array(chunk->extents, chunk->extent_count,
-										   &chunk->extent_capacity, sizeof(Extent));
-		buffer->memory_bytes += (chunk->extent_capacity - capacity_before) * sizeof(Extent);
-		chunk->extents[chunk->extent_count++] = extent;
-	}
-	chunk_free_blocks(buffer, chunk);
-	return true;
-}
-
-/* Reads from what is on disk, starting at `offset` of the chunk; stops at the end of that part. */
-static bool
-chunk_read_extents(const Buffer *buffer, const Chunk *chunk, uint64_t offset, uint8_t *target,
-				   size_t length, size_t *got, Error *error)
-{
-	for (size_t i = 0; i < chunk->extent_count && *got < length; i++)
-	{
-		const Extent *extent = &chunk->extents[i];
-		size_t		  part;
-
-		if (offset >= extent->length)
-		{
-			offset -= extent->length;
-			continue;
-		}
-		part = length - *got;
-		if (part > extent->length - offset)
-			part = (size_t) (extent->length - offset);
-		if (!spill_read(buffer->spill, extent, offset, target + *got, part, error))
-			return false;
-		*got += part;
-		offset = 0;
-	}
-	return true;
-}
-
-static void
-chunk_read_blocks(const Chunk *chunk, uint64_t offset, uint8_t *target, size_t length, size_t *got)
-{
-	for (const Block *block = chunk->first; block != NULL && *got < length; block = block->next)
-	{
-		size_t part;
-
-		if (offset >= block->length)
-		{
-			offset -= block->length;
-			continue;
-		}
-		part = length - *got;
-		if (part > block->length - offset)
-			part = (size_t) (block->length - offset);
-		memcpy(target + *got, block->data + offset, part);
-		*got += part;
-		offset = 0;
-	}
-}
-
-bool
-chunk_read(const Buffer *buffer, const Chunk *chunk, uint64_t offset, void *target, size_t length,
-		   size_t *got, Error *error)
-{
-	*got = 0;
-	if (offset < chunk->extent_bytes &&
-		!chunk_read_extents(buffer, chunk, offset, target, length, got, error))
-		return false;
-	if (*got < length)
-	{
-		uint64_t behind = offset + *got;
-
-		assert(behind >= chunk->extent_bytes);
-		chunk_read_blocks(chunk, behind - chunk->extent_bytes, target, length, got);
-	}
-	return true;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -232,7 +57,7 @@ transaction_free(Buffer *buffer, Transaction *transaction)
 {
 	buffer->memory_bytes -= transaction_overhead(transaction);
 	for (size_t i = 0; i < transaction->chunk_count; i++)
-		chunk_release(buffer, &transaction->chunks[i]);
+		chunk_release(buffer->spill, &buffer->memory_bytes, &transaction->chunks[i]);
 	if (transaction->chunks != &transaction->first_chunk)
 		free(transaction->chunks);
 	for (size_t i = 0; i < transaction->marker_count; i++)
@@ -326,7 +151,7 @@ buffer_append_rows(Buffer *buffer, uint32_t relation, const void *data, size_t l
 	Chunk *chunk = open_chunk(buffer, relation);
 
 	if (!buffer->open->data_is_dropped)
-		chunk_append(buffer, chunk, data, length);
+		chunk_append(&buffer->memory_bytes, chunk, data, length);
 }
 
 void
@@ -338,7 +163,7 @@ buffer_append_truncate(Buffer *buffer, const RecordView *record)
 	size_t		 count = transaction->truncated_count + record->truncate.relid_count;
 	uint32_t	 relid;
 
-	chunk_append(buffer, chunk, record->encoded.data, record->encoded.length);
+	chunk_append(&buffer->memory_bytes, chunk, record->encoded.data, record->encoded.length);
 	buffer->memory_bytes -= transaction_overhead(transaction);
 	transaction->truncated = memory_resize(transaction->truncated, count * sizeof(Oid));
 	while (relid_next(&relids, &relid))
@@ -435,7 +260,7 @@ transaction_spill(Buffer *buffer, Transaction *transaction, Error *error)
 {
 	for (size_t i = 0; i < transaction->chunk_count; i++)
 	{
-		if (!chunk_spill(buffer, &transaction->chunks[i], error))
+		if (!chunk_spill(buffer->spill, &buffer->memory_bytes, &transaction->chunks[i], error))
 			return false;
 	}
 	return true;
@@ -593,7 +418,7 @@ buffer_drop_data(Buffer *buffer, Transaction *transaction)
 		Chunk	*chunk = &transaction->chunks[i];
 		uint32_t relation = chunk->relation;
 
-		chunk_release(buffer, chunk);
+		chunk_release(buffer->spill, &buffer->memory_bytes, chunk);
 		memset(chunk, 0, sizeof(*chunk));
 		chunk->relation = relation;
 	}

@@ -15,32 +15,11 @@
 #ifndef PGTRICKLE_APPLIER_BUFFER_H
 #define PGTRICKLE_APPLIER_BUFFER_H
 
+#include "chunk.h"
 #include "log.h"
 #include "lsn.h"
 #include "relations.h"
 #include "snapshot.h"
-#include "spill.h"
-
-/* In place of a relation number: Truncate records, which name several relations. */
-#define CHUNK_TRUNCATES 0
-
-typedef struct Block Block;
-
-/*
- * The records of one relation in one transaction, laid end to end: first what is on disk, then
- * blocks.
- */
-typedef struct Chunk
-{
-	uint32_t relation; /* Relation.number, or CHUNK_TRUNCATES */
-	uint64_t length;
-	Extent	*extents;
-	size_t	 extent_count;
-	size_t	 extent_capacity;
-	uint64_t extent_bytes;
-	Block	*first;
-	Block	*last;
-} Chunk;
 
 /*
  * Where a fill happened inside its own transaction: what came before is in the fill, what comes
@@ -206,9 +185,6 @@ extern uint64_t buffer_total_bytes(const Buffer *buffer);
  * --- reading ------------------------------------------------------------------------------------
  */
 
-/* Reads up to `length` bytes from `offset` of a chunk; returns how many were read through *got. */
-extern bool chunk_read(const Buffer *buffer, const Chunk *chunk, uint64_t offset, void *target,
-					   size_t length, size_t *got, Error *error) MUST_CHECK;
 
 /* The last marker of this stream table, or NULL. */
 extern const FillMarker *transaction_marker(const Transaction *transaction, int64_t pgt_id);

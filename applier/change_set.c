@@ -174,7 +174,7 @@ copy_from_chunk(StageReader *reader, const Buffer *buffer, const Chunk *chunk, b
 	if (room == 0)
 		return true;
 	reserve(reader, reader->length + wanted);
-	if (!chunk_read(buffer, chunk, reader->offset, reader->data + reader->length, wanted,
+	if (!chunk_read(buffer->spill, chunk, reader->offset, reader->data + reader->length, wanted,
 					&got, error))
 		return false;
 	assert(got == wanted);
@@ -189,7 +189,7 @@ copy_from_chunk(StageReader *reader, const Buffer *buffer, const Chunk *chunk, b
 			/* One record that is larger than a part. */
 			assert(needed > 0 && needed <= left);
 			reserve(reader, (size_t) needed);
-			if (!chunk_read(buffer, chunk, reader->offset, reader->data, (size_t) needed,
+			if (!chunk_read(buffer->spill, chunk, reader->offset, reader->data, (size_t) needed,
 							&got, error))
 				return false;
 			whole = (size_t) needed;

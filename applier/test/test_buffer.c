@@ -26,11 +26,11 @@ chunk_equals(const Buffer *buffer, const Chunk *chunk, const uint8_t *expected, 
 {
 	uint8_t *data = memory_take(length + 1);
 	size_t	 got;
-	bool equal = chunk_read(buffer, chunk, 0, data, length + 1, &got, &error) && got == length &&
+	bool equal = chunk_read(buffer->spill, chunk, 0, data, length + 1, &got, &error) && got == length &&
 				 memcmp(data, expected, length) == 0;
 
 	/* And from the middle. */
-	equal = equal && chunk_read(buffer, chunk, length / 3, data, length / 3, &got, &error) &&
+	equal = equal && chunk_read(buffer->spill, chunk, length / 3, data, length / 3, &got, &error) &&
 			got == length / 3 && memcmp(data, expected + length / 3, got) == 0;
 	free(data);
 	return equal;
