@@ -205,7 +205,9 @@ wait_for_transactions(CopyRemote *work, Error *error)
 	bool		have_ended = false;
 	bool		done;
 
-	done = server_ask(work->remote, sql_remote_newest, 0, NULL, &newest, &found, error);
+	text_reset(&work->settled_lsn);
+	done = server_ask(work->remote, sql_remote_settled, 0, NULL, &work->settled_lsn, &found, error) &&
+		   server_ask(work->remote, sql_remote_newest, 0, NULL, &newest, &found, error);
 	values[0] = newest.data;
 	for (int waited_ms = 0; done && !have_ended; waited_ms += 20)
 	{
@@ -280,6 +282,7 @@ connect_and_work(CopyRemote *work, int *failures, Error *error)
 	work->remote = copy_connect(work->remote_dbname, "pgtrickle copy", work->encoding, error);
 	done = work->remote != NULL && work_for_remote(work, failures, error);
 	PQfinish(work->remote);
+	text_free(&work->settled_lsn);
 	return done;
 }
 

@@ -33,6 +33,7 @@ typedef struct CopyRemote
 	const char	  *name;
 	const char	  *schema_map; /* jsonb */
 	const char	  *publication; /* when pgoutput is read: it has no generated columns; else NULL */
+	Text settled_lsn; /* whatever was committed there before can be seen; filled before rows are copied */
 	int type_changes; /* types of the target that were made or altered for the copy at hand */
 } CopyRemote;
 

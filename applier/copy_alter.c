@@ -11,6 +11,11 @@
  *     dropped, renamed   the same
  *     type changed       the same, and copied again: how the values were made is not known
  *     table made again   compared by name, and copied again
+ *     partition attached, detached, dropped
+ *                        copied again, since nothing of it is in the stream
+ *
+ * Whether all rows were written anew is also seen from the files that hold them, which are others then: a default that was taken away again before
+ * anybody looked, or other values of the same type, leave no other trace.  From pgoutput nothing comes when a partition alone is truncated, which changes its file, too.
  */
 #include "copy.h"
 #include "copy_shape.h"
@@ -296,6 +301,38 @@ follow_column(Follow *follow, int column, Error *error)
 }
 
 /* ------------------------------------------------------------------------------------------------
+ * Partitions
+ */
+
+static void
+want_recopy_of_member(Follow *follow, const char *format, const char *name)
+{
+	if (name == NULL || follow->recopy.length > 0)
+		return;
+	text_append_format(&follow->recopy, format, name);
+	follow->must_tell = true;
+}
+
+static bool
+follow_members(Follow *follow, Error *error)
+{
+	const RemoteTable *table = &follow->shape.table;
+	const char		  *values[3] = {follow->copy->copy_id, table->relid, table->members.data};
+	PGresult		  *found = server_query(follow->work->target, sql_copy_members, 3, values, error);
+
+	if (found == NULL)
+		return false;
+	want_recopy_of_member(follow, "%s", server_field(found, 0, "changed"));
+	want_recopy_of_member(follow, "all rows of %s were written anew, and its columns altered",
+						  server_field(found, 0, "altered"));
+	if (table->is_partitioned && follow->work->publication != NULL)
+		want_recopy_of_member(follow, "partition %s has been truncated or written anew",
+							  server_field(found, 0, "rewritten"));
+	PQclear(found);
+	return true;
+}
+
+/* ------------------------------------------------------------------------------------------------
  * The key
  */
 
@@ -362,7 +399,7 @@ follow_columns(Follow *follow, Error *error)
 		if (!follow_column(follow, i, error))
 			return false;
 	}
-	return follow_key(follow, error);
+	return follow_members(follow, error) && follow_key(follow, error);
 }
 
 static bool
@@ -378,6 +415,9 @@ tell(Follow *follow, Error *error)
 		text_append(&follow->recopy, "rows did not fit, though the table is as it was");
 	if (!was_stopped && follow->changes == 0 && !follow->must_tell && !is_asked_for)
 		return true;
+	if (follow->recopy.length > 0)
+		log_event(LEVEL_LOG, "\"%s.%s\" will be copied again: %s", follow->copy->remote_schema,
+				  follow->copy->remote_table, follow->recopy.data);
 	return copy_shape_tell(follow->work, follow->copy, &follow->shape, follow->target.data,
 						   follow->recopy.length > 0 ? follow->recopy.data : NULL, error);
 }

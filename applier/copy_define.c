@@ -80,13 +80,18 @@ create_table(CopyRemote *work, const CopyShape *shape, const char *target, Error
 static bool
 define(CopyRemote *work, const Copy *copy, const char *schema, const char *target, Error *error)
 {
-	CopyShape shape;
-	bool	  done;
+	CopyShape	shape;
+	const char *members[3] = {copy->copy_id, NULL, NULL};
+	bool		done;
 
-	done = copy_shape_load(work, copy, &shape, error) && create_schema(work, schema, error) &&
+	done = copy_shape_load(work, copy, &shape, error);
+	members[1] = shape.table.relid;
+	members[2] = shape.table.members.data;
+	done = done && create_schema(work, schema, error) &&
 		   check_free(work, target, error) && create_table(work, &shape, target, error) &&
 		   copy_shape_make_key(work, copy, &shape, target, error) &&
 		   copy_shape_tell(work, copy, &shape, target, NULL, error) &&
+		   server_execute(work->target, sql_copy_members, 3, members, error) &&
 		   server_execute(work->target, "COMMIT", 0, NULL, error);
 	copy_shape_free(&shape);
 	return done;

@@ -74,18 +74,11 @@ check_again(CopyRemote *work, const Copy *copy, Error *error)
 static bool
 begin(CopyRemote *work, const Copy *copy, Text *load_name, Error *error)
 {
-	Text		position = {0};
-	const char *values[2] = {copy->copy_id, NULL};
+	const char *values[2] = {copy->copy_id, work->settled_lsn.data};
 	bool		found;
-	bool		done;
 
-	if (!server_ask(work->remote, sql_remote_wal_end, 0, NULL, &position, &found, error))
-		return false;
-	values[1] = position.data;
-	done = server_ask(work->target, "SELECT pgtrickle.copy_begin($1, $2)", 2, values, load_name,
+	return server_ask(work->target, "SELECT pgtrickle.copy_begin($1, $2)", 2, values, load_name,
 					  &found, error);
-	text_free(&position);
-	return done;
 }
 
 /*

@@ -232,6 +232,7 @@ load(PGconn *remote, const char *schema, const char *name, const char *columns_w
 	const char *table_values[3] = {schema, name, columns_wanted};
 	const char *column_values[3];
 	bool		may_select;
+	bool		found;
 
 	table->table = server_query(remote, sql_remote_table, 3, table_values, error);
 	if (table->table == NULL)
@@ -251,7 +252,9 @@ load(PGconn *remote, const char *schema, const char *name, const char *columns_w
 	column_values[1] = table->key_index;
 	column_values[2] = columns_wanted;
 	table->columns_result = server_query(remote, sql_remote_columns, 3, column_values, error);
-	if (table->columns_result == NULL || !check_kind(table->table, schema, name, error) ||
+	if (table->columns_result == NULL ||
+		!server_ask(remote, sql_remote_members, 1, column_values, &table->members, &found, error) ||
+		!check_kind(table->table, schema, name, error) ||
 		!check_standby(table, schema, name, error) ||
 		!take_columns(table, schema, name, with_generated, error))
 		return false;
@@ -265,6 +268,22 @@ load(PGconn *remote, const char *schema, const char *name, const char *columns_w
 	return check_rights(remote, table->table, schema, name, may_select, error);
 }
 
+/* Columns and files are compared with those of another time, so they have to be of one moment. */
+static bool
+load_by_one_snapshot(PGconn *remote, const char *schema, const char *name,
+					 const char *columns_wanted, bool with_generated, RemoteTable *table, Error *error)
+{
+	bool loaded;
+
+	if (!server_execute(remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL, error))
+		return false;
+	loaded = load(remote, schema, name, columns_wanted, with_generated, table, error);
+	if (loaded)
+		return server_execute(remote, "COMMIT", 0, NULL, error);
+	PQclear(PQexec(remote, "ROLLBACK"));
+	return false;
+}
+
 bool
 remote_table_load(PGconn *remote, const char *schema, const char *name, const char *columns_wanted,
 				  bool with_generated, RemoteTable *table, Error *error)
@@ -272,7 +291,7 @@ remote_table_load(PGconn *remote, const char *schema, const char *name, const ch
 	const char *bytes;
 
 	memset(table, 0, sizeof(*table));
-	if (!load(remote, schema, name, columns_wanted, with_generated, table, error))
+	if (!load_by_one_snapshot(remote, schema, name, columns_wanted, with_generated, table, error))
 	{
 		remote_table_free(table);
 		return false;
@@ -294,6 +313,7 @@ remote_table_free(RemoteTable *table)
 {
 	PQclear(table->table);
 	PQclear(table->columns_result);
+	text_free(&table->members);
 	free(table->columns);
 	memset(table, 0, sizeof(*table));
 }

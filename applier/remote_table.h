@@ -40,6 +40,7 @@ typedef struct RemoteTable
 	const char	 *key_index; /* NULL: a bag of rows */
 	const char	 *comment;
 	const char	 *rows_expected;
+	Text		  members; /* the table and its partitions: see sql/remote_members.sql */
 	uint64_t	  bytes;
 	bool		  key_is_primary;
 	bool		  key_is_scattered; /* its order is not that of the rows */

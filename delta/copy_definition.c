@@ -27,7 +27,7 @@ static const char *const state_sql =
 	" s.remote_relid::text, s.copied_from::text, s.copied_lsn::text, s.copied_snapshot::text, l.oid::text, c.row_filter,"
 	" (SELECT pg_catalog.string_agg(d.pgt_id::text, ' ') FROM pgtrickle.pgt_sources d WHERE d.source_relid = c.relid),"
 	" (s.is_partitioned AND (SELECT r.output_plugin FROM pgtrickle.pgt_remotes r WHERE r.remote_id = c.remote_id) <> 'pgoutput')::text, (s.status = 'REDEFINE' AND s.is_populated AND NOT s.live_follows)::text, s.remote_natts::text,"
-	" (c.storage = 'none')::text, (c.storage = 'none' AND NOT s.is_populated AND s.status = 'ACTIVE')::text"
+	" (c.storage = 'none')::text, (c.storage = 'none' AND NOT s.is_populated AND s.status = 'ACTIVE')::text, s.is_partitioned::text"
 	" FROM pgtrickle.pgt_copies c"
 	" JOIN pgtrickle.pgt_copy_states s USING (copy_id)"
 	" JOIN pg_catalog.pg_class t ON t.oid = c.relid"
@@ -153,6 +153,7 @@ read_state(int64 copy_id, MemoryContext context)
 	definition->remote_natts = atoi(text_of(24));
 	definition->drops_rows = is_true(25);
 	definition->passes_through = is_true(26);
+	definition->is_partitioned = is_true(27);
 	oldcontext = MemoryContextSwitchTo(context);
 	read_locator(definition);
 	definition->consumer_ids = parse_numbers(text_of(21));

@@ -45,6 +45,7 @@ typedef struct CopyDefinition
 	bool		has_key;
 	RowLocator	locator;
 	Oid			remote_relid;
+	bool		is_partitioned; /* the remote's table */
 	bool		truncation_is_vague; /* of a partition, or of the whole table: the record does not tell */
 	bool		is_blocked;		/* nothing can be done about changes before somebody has compared the definitions */
 	int			remote_natts;	/* attribute numbers of the remote's table that have been seen */

@@ -280,9 +280,19 @@ read_relation(CopyReader *reader, const RecordView *record)
 
 /* The record comes from before the copying began, and so is in every row that was copied. */
 static bool
-is_older_shape(CopyReader *reader, CopyFeed *feed)
+is_in_load(CopyReader *reader, CopyFeed *feed)
 {
-	return feed->skips_other_shapes && reader->transaction.commit_lsn < feed->definition->copied_from;
+	return feed->is_load && reader->transaction.commit_lsn < feed->definition->copied_from;
+}
+
+/*
+ * Rows may have left a partitioned table since, with their partition, and nothing in the stream says so: what came before must not bring them back.
+ * Elsewhere it does no harm, and may have a value that was stored out of line.
+ */
+static bool
+is_superseded(CopyReader *reader, CopyFeed *feed)
+{
+	return feed->definition->is_partitioned && is_in_load(reader, feed);
 }
 
 static bool
@@ -329,7 +339,7 @@ feed_row(CopyReader *reader, CopyBinding *binding, const StageRelation *relation
 	if (feed->definition->is_blocked)
 		report_blocked(feed);
 	feed->is_outdated |= binding->is_outdated;
-	if (feed->target == NULL || (binding->misfit != NULL && is_older_shape(reader, feed)))
+	if (feed->target == NULL || is_superseded(reader, feed) || (binding->misfit != NULL && is_in_load(reader, feed)))
 		return;
 	if (binding->misfit != NULL)
 		report_misfit(binding);
@@ -414,7 +424,7 @@ read_truncate(CopyReader *reader, const RecordView *record)
 			if (feed->definition->is_blocked)
 				report_blocked(feed);
 			copy_scope_enter(&scope, feed->definition);
-			if (feed->target != NULL && !is_in_table(reader, feed))
+			if (feed->target != NULL && !is_in_table(reader, feed) && !is_superseded(reader, feed))
 			{
 				check_truncated(feed);
 				copy_target_truncate(feed->target);

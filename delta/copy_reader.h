@@ -23,7 +23,7 @@ typedef struct CopyFeed
 	bool		is_outdated;	/* a row fitted only because its columns are known by number */
 
 	/* Catching up: what need not or must not be applied. */
-	bool		skips_other_shapes; /* records from before the copying began may have an older shape */
+	bool		is_load;		/* the target is the load table: it has what was committed before the copying began */
 	Datum		skipped_snapshot;	/* a pg_snapshot: transactions that it sees are in the table; 0: none */
 } CopyFeed;
 

@@ -55,7 +55,7 @@ static void
 catch_up(Switch *work, CopyDefinition **current)
 {
 	CopyDefinition *definition = work->definition;
-	CopyFeed	feed = {.definition = definition, .skips_other_shapes = true};
+	CopyFeed	feed = {.definition = definition, .is_load = true};
 	CopyScope	scope;
 	CopyReader *reader;
 

@@ -73,6 +73,8 @@ CREATE TABLE pgtrickle.pgt_copy_states (
 	status_reason text,
 	remote_relid oid,
 	is_partitioned boolean NOT NULL DEFAULT false,
+	-- what the remote's table consisted of when it was looked at last (applier/sql/remote_members.sql)
+	members jsonb,
 	-- the highest attribute number that the remote's table has ever been seen with: a higher one is a new column
 	remote_natts smallint NOT NULL DEFAULT 0,
 	-- how rows are found: by the key's index, or by the hash of the whole row
@@ -84,7 +86,7 @@ CREATE TABLE pgtrickle.pgt_copy_states (
 	live_follows boolean NOT NULL DEFAULT false,
 	-- the stream has carried its changes from here on
 	stream_from pg_lsn,
-	-- where the remote's WAL ended before the first row was copied, and after the last one
+	-- what was committed before it is in every row that was copied, and where the remote's WAL ended after the last one
 	copied_from pg_lsn,
 	copied_lsn pg_lsn,
 	-- without a key: the remote's snapshot by which everything was copied

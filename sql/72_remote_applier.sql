@@ -382,6 +382,44 @@ COMMENT ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text, b
 	'for the program: the table of a copy has been made or altered; its key''s index, or null. Returns the new status';
 REVOKE ALL ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text, boolean) FROM PUBLIC;
 
+/*
+ * What belongs to a partitioned table is not in its stream: a partition that is attached brings rows that were never sent, one that is detached or
+ * dropped takes rows along.  A partition that was made as one was empty then; `changed`: other parts belong to it.  `rewritten`: of a part that is known all rows have been written
+ * anew or taken away, for whatever reason; `altered`: and its columns were altered, so that the rows may have other values.
+ */
+CREATE FUNCTION pgtrickle.copy_members(copy_id bigint, remote_relid oid, members jsonb, OUT changed text, OUT rewritten text, OUT altered text)
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	known jsonb;
+BEGIN
+	SELECT s.members INTO known FROM pgtrickle.pgt_copy_states s WHERE s.copy_id = copy_id FOR UPDATE;
+	IF known = members THEN
+		RETURN;
+	END IF;
+	UPDATE pgtrickle.pgt_copy_states s SET members = members WHERE s.copy_id = copy_id;
+	IF known IS NULL OR NOT known ? remote_relid::text THEN
+		RETURN;
+	END IF;
+	SELECT CASE WHEN now.value IS NULL THEN format('partition %s has been detached or dropped', was.value->>'name')
+			WHEN was.value IS NULL THEN format('partition %s has been attached', now.value->>'name')
+			ELSE format('partition %s has been detached and attached', now.value->>'name') END
+	INTO changed
+	FROM jsonb_each(known) was FULL JOIN jsonb_each(members) now USING (key)
+	WHERE now.value IS NULL OR was.value IS NULL AND (now.value->>'attached')::boolean OR was.value->>'link' <> now.value->>'link'
+	ORDER BY key LIMIT 1;
+	SELECT min(now.value->>'name'), min(now.value->>'name') FILTER (WHERE was.value->'columns' <> now.value->'columns')
+	INTO rewritten, altered
+	FROM jsonb_each(known) was JOIN jsonb_each(members) now USING (key)
+	WHERE was.value->'file' <> now.value->'file';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.copy_members(bigint, oid, jsonb) IS
+	'for the program: compares what a remote''s table consists of with what it did at the last look, and remembers it';
+REVOKE ALL ON FUNCTION pgtrickle.copy_members(bigint, oid, jsonb) FROM PUBLIC;
+
 /* ---- copying ---- */
 
 -- Of the copy's columns, and as they are now: nothing is checked and nothing found by an index while it is loaded.
@@ -413,7 +451,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.copy_begin(bigint, pg_lsn) IS
-	'for the program: copying begins, after this position of the remote; returns the name of an empty table to load into';
+	'for the program: copying begins, with everything that was committed before this position of the remote; returns the name of an empty table to load into';
 REVOKE ALL ON FUNCTION pgtrickle.copy_begin(bigint, pg_lsn) FROM PUBLIC;
 
 CREATE FUNCTION pgtrickle.copy_chunks(copy_id bigint, chunks jsonb, rows_expected bigint) RETURNS void

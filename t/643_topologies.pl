@@ -133,6 +133,8 @@ sub look_at_all
 		my ($remote, $source) = @$copy;
 		my $lsn = $node{$source}->sql('SELECT pg_current_wal_flush_lsn()');
 		$node{target}->wait_until(
+			"SELECT is_populated FROM pgtrickle.pgt_copies_status WHERE remote_name = '$remote' AND remote_table = 'app.orders'", "$remote has been copied");
+		$node{target}->wait_until(
 			"SELECT position >= '$lsn' FROM pgtrickle.remote_catalog() WHERE remote_name = '$remote'", "$remote has been followed");
 		is( $node{target}->sql("SELECT count(*), sum(hashtext(o::text)) FROM $remote.orders o"),
 			$node{$source}->sql('SELECT count(*), sum(hashtext(o::text)) FROM app.orders o'),
