@@ -163,7 +163,8 @@ buffer_append_truncate(Buffer *buffer, const RecordView *record)
 	size_t		 count = transaction->truncated_count + record->truncate.relid_count;
 	uint32_t	 relid;
 
-	chunk_append(&buffer->memory_bytes, chunk, record->encoded.data, record->encoded.length);
+	if (!transaction->data_is_dropped)
+		chunk_append(&buffer->memory_bytes, chunk, record->encoded.data, record->encoded.length);
 	buffer->memory_bytes -= transaction_overhead(transaction);
 	transaction->truncated = memory_resize(transaction->truncated, count * sizeof(Oid));
 	while (relid_next(&relids, &relid))

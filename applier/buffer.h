@@ -59,6 +59,7 @@ struct Transaction
 	size_t		 marker_count;
 	bool		 changes_catalog;
 	bool		 data_is_dropped; /* too large to keep: only its relations are known */
+	bool		 is_given_up; /* of a remote: the target knows that, and copies what it touched again */
 	bool		 is_settled;
 	int			 needed_by; /* number of pending lists it is in */
 

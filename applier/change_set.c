@@ -209,6 +209,11 @@ copy_transaction(StageReader *reader, const ChangeSet *set, bool *done, Error *e
 	const Transaction *transaction = set->transactions[reader->transaction];
 	bool			   part_is_full = false;
 
+	if (set->remote != NULL && transaction->data_is_dropped)
+	{
+		*done = true;
+		return true;
+	}
 	while (reader->chunk < transaction->chunk_count && !part_is_full)
 	{
 		const Chunk *chunk = &transaction->chunks[reader->chunk];

@@ -113,6 +113,14 @@ remote_take_answer(Remote *remote, Remotes *remotes, Control *control, const Rem
 	}
 	if (answer->epoch != remote->epoch)
 		return true;
+	if (answer->call == REMOTE_CALL_GIVEN_UP)
+	{
+		remote->is_giving_up = false;
+		if (remote->intake != NULL && remote->intake->buffer->first != NULL)
+			remote->intake->buffer->first->is_given_up = true;
+		remotes->wants_catalog = true;
+		remotes->may_have_news = true;
+	}
 	if (answer->call == REMOTE_CALL_STARTED && remote->state == REMOTE_TELLING)
 		return remote_declare(remote, control, error);
 	if (answer->call == REMOTE_CALL_STREAMS && remote->state == REMOTE_DECLARING)
@@ -185,6 +193,60 @@ consider_heartbeat(Remote *remote, Control *control, Micros now, Error *error)
 	snprintf(id, sizeof(id), "%d", remote->remote_id);
 	snprintf(moment, sizeof(moment), "%lld", (long long) remote->heartbeat_time);
 	return control_send_remote(control, &from, sql_remote_heartbeat, 3, values, error);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Transactions that were too large
+ */
+
+static void
+append_relid(Text *relids, Oid relid)
+{
+	text_append_format(relids, "%s%u", relids->length > 1 ? "," : "", relid);
+}
+
+/* What the transaction changed, as an array. */
+static void
+append_touched(const Remote *remote, const Transaction *transaction, Text *relids)
+{
+	text_append_char(relids, '{');
+	for (size_t i = 0; i < transaction->relation_count; i++)
+	{
+		const Relation *relation =
+			relations_find(remote->intake->buffer->relations, transaction->relations[i]);
+
+		for (size_t j = 0; j < relation->publish_as_count; j++)
+			append_relid(relids, relation->publish_as[j]);
+	}
+	for (size_t i = 0; i < transaction->truncated_count; i++)
+		append_relid(relids, transaction->truncated[i]);
+	text_append_char(relids, '}');
+}
+
+/*
+ * A transaction of which only the relations are known is first in the buffer: what it touched is copied again.  Everything before it has been
+ * applied, so no older change of a row comes after the copying, which sees the transaction's.
+ */
+bool
+remote_give_up(Remote *remote, Control *control, Error *error)
+{
+	RemoteAnswer	   from = {.remote_id = remote->remote_id, .epoch = remote->epoch, .call = REMOTE_CALL_GIVEN_UP};
+	const Transaction *first = remote->state == REMOTE_RUNNING ? remote->intake->buffer->first : NULL;
+	char			   id[16];
+	Text			   relids = {0};
+	const char		  *values[3] = {id, NULL, "a transaction of the remote was larger than --spill-mb allows"};
+	bool			   sent;
+
+	if (first == NULL || !first->data_is_dropped || first->is_given_up || remote->is_giving_up ||
+		remote->in_tick || remote->heartbeat_is_running || !control_has_room(control))
+		return true;
+	snprintf(id, sizeof(id), "%d", remote->remote_id);
+	append_touched(remote, first, &relids);
+	values[1] = relids.data;
+	remote->is_giving_up = true;
+	sent = control_send_remote(control, &from, sql_remote_lost, 3, values, error);
+	text_free(&relids);
+	return sent;
 }
 
 /* ------------------------------------------------------------------------------------------------

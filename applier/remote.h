@@ -116,6 +116,7 @@ typedef struct Remote
 	char		  gap_reason[256]; /* empty: the stream continues where it was left */
 	Ack			  ack;
 	bool		  is_full; /* nothing is read, for now */
+	bool		  is_giving_up; /* the target is being told of a transaction that was too large */
 	bool		  heartbeat_is_running;
 	Lsn			  heartbeat_lsn;
 	int64_t		  heartbeat_time;
@@ -206,9 +207,10 @@ extern bool remote_turn(Remote *remote, Remotes *remotes, Control *control, Micr
 						Error *error) MUST_CHECK;
 extern bool remote_feed_back(Remote *remote, Micros now, bool force, Error *error) MUST_CHECK;
 
-/* Errors of these two are the target's. */
+/* Errors of these three are the target's. */
 extern bool remote_take_answer(Remote *remote, Remotes *remotes, Control *control,
 							   const RemoteAnswer *answer, Micros now, Error *error) MUST_CHECK;
+extern bool remote_give_up(Remote *remote, Control *control, Error *error) MUST_CHECK;
 extern bool remote_report(Remote *remote, Control *control, Lsn stream_lsn, Micros now,
 						  Error *error) MUST_CHECK;
 

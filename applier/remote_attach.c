@@ -28,6 +28,7 @@ remote_attach_start(Remote *remote, Error *error)
 	memset(&remote->ack, 0, sizeof(remote->ack));
 	memset(&remote->server, 0, sizeof(remote->server));
 	remote->is_full = false;
+	remote->is_giving_up = false;
 	if (!session_connect(&remote->control, "remote", remote->conninfo, false, error))
 		return false;
 	remote->state = REMOTE_LOOKING;
@@ -207,7 +208,8 @@ start_stream(Remote *remote, const Options *options, const Control *control, Err
 	size_t		count;
 	Oid		   *relids = wanted_relids(remote, &count);
 	const char *encoding = PQparameterStatus(control->session.conn, "server_encoding");
-	Buffer	   *buffer = buffer_create(options->buffer_bytes_max, 0, options->spill_directory);
+	Buffer	   *buffer = buffer_create(options->buffer_bytes_max, options->spill_bytes_max,
+									   options->spill_directory);
 	char	   *plugin;
 	bool		started;
 

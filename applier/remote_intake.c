@@ -187,6 +187,21 @@ take_row(RemoteIntake *intake, const RecordView *record, Run *run, Error *error)
 	return true;
 }
 
+/* Whole transactions wait at the remote instead, so it is the open one that fills the disk. */
+static void
+keep_spill_small(RemoteIntake *intake)
+{
+	Buffer *buffer = intake->buffer;
+
+	if (buffer->spill_bytes_max == 0 || spill_bytes(buffer->spill) <= buffer->spill_bytes_max ||
+		buffer->open == NULL || buffer->open->data_is_dropped)
+		return;
+	log_event(LEVEL_WARNING,
+			  "transaction %llu of a remote is larger than --spill-mb allows: its changes will not be kept",
+			  (unsigned long long) buffer->open->xid);
+	buffer_drop_data(buffer, buffer->open);
+}
+
 bool
 remote_intake_batch(RemoteIntake *intake, const void *data, size_t length, int64_t server_time,
 					Error *error)
@@ -216,7 +231,10 @@ remote_intake_batch(RemoteIntake *intake, const void *data, size_t length, int64
 		return error_set(
 			error, FAIL_RETRY, "could not decode the stream after %s: %s at byte %zu of %zu",
 			lsn_text(intake->stream_lsn).text, batch.error, batch_error_offset(&batch), length);
-	return buffer_keep_small(intake->buffer, error);
+	if (!buffer_keep_small(intake->buffer, error))
+		return false;
+	keep_spill_small(intake);
+	return true;
 }
 
 void

@@ -156,7 +156,8 @@ take_transactions(Remote *remote, Search *search)
 		if (prefix->last != NULL && (prefix->bytes + bytes > search->bytes_max ||
 									 prefix->transaction_count >= PREFIX_TRANSACTIONS_MAX))
 			break;
-		if (!visit_copies(remote, transaction, may_apply, search))
+		if (!visit_copies(remote, transaction, may_apply, search) ||
+			(transaction->data_is_dropped && !transaction->is_given_up))
 			break;
 		search->committed_at = transaction->committed_at;
 		(void) visit_copies(remote, transaction, mark, search);

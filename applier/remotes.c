@@ -383,6 +383,8 @@ remotes_turn(Remotes *remotes, Control *control, Lsn stream_lsn, Micros now, Err
 			wants_declaration(remote) && control_has_room(control) &&
 			!remote_declare(remote, control, error))
 			return false;
+		if (!remote_give_up(remote, control, error))
+			return false;
 		if (!remote_turn(remote, remotes, control, now, &own))
 			remote_failed(remote, control, &own, now);
 		if (!remote_report(remote, control, stream_lsn, now, error))

@@ -206,6 +206,28 @@ COMMENT ON FUNCTION pgtrickle.remote_streams(integer, oid[], pg_lsn) IS
 	'for the applier: the stream of a remote carries changes of these tables from here on; returns how many copies may be copied now';
 REVOKE ALL ON FUNCTION pgtrickle.remote_streams(integer, oid[], pg_lsn) FROM PUBLIC;
 
+CREATE FUNCTION pgtrickle.remote_lost(remote_id integer, relids oid[], reason text) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	lost bigint;
+BEGIN
+	PERFORM pgtrickle.want_copy(c.copy_id, reason, false)
+	FROM pgtrickle.pgt_copies c JOIN pgtrickle.pgt_copy_states s USING (copy_id)
+	WHERE c.remote_id = remote_id AND s.remote_relid = ANY (relids) AND s.status IN ('WANTED', 'COPYING', 'COPIED', 'ACTIVE', 'REDEFINE');
+	GET DIAGNOSTICS lost = ROW_COUNT;
+	IF lost > 0 THEN
+		PERFORM pgtrickle.copies_changed();
+	END IF;
+	RETURN lost;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.remote_lost(integer, oid[], text) IS
+	'for the applier: changes of these tables of a remote could not be kept; returns how many copies are copied again for it';
+REVOKE ALL ON FUNCTION pgtrickle.remote_lost(integer, oid[], text) FROM PUBLIC;
+
 -- Never backwards, and never while a tick of this remote is at work: that one fails then and is tried again.
 CREATE FUNCTION pgtrickle.remote_heartbeat(remote_id integer, "position" pg_lsn, position_at timestamptz) RETURNS boolean
 	LANGUAGE sql VOLATILE SECURITY DEFINER
