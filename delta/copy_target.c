@@ -158,7 +158,7 @@ void
 copy_target_change(CopyTarget *target, const CopyChange *change)
 {
 	target->changes++;
-	if (target->keyed != NULL)
+	if (target->states != NULL)
 		copy_keyed_change(target, change);
 	else
 		copy_bag_change(target, change);
@@ -173,7 +173,7 @@ copy_target_truncate(CopyTarget *target)
 				(errcode(ERRCODE_COPY_NOT_EQUAL),
 				 errmsg("table %s was truncated, and copy %s does not have its rows", target->definition->remote_name,
 						target->definition->name)));
-	if (target->keyed != NULL)
+	if (target->states != NULL)
 		copy_keyed_forget(target);
 	else
 		copy_bag_forget(target);
@@ -183,7 +183,7 @@ copy_target_truncate(CopyTarget *target)
 void
 copy_target_finish(CopyTarget *target)
 {
-	if (target->keyed != NULL)
+	if (target->states != NULL)
 		copy_keyed_finish(target);
 	else
 		copy_bag_finish(target);

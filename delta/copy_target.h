@@ -34,7 +34,7 @@ typedef struct CopyTarget
 	bool		wants_net;
 	bool		passes_through; /* nothing is written: the changes are the net */
 	struct CopyFilter *filter;	/* NULL: all rows */
-	struct Keyed *keyed;		/* with a key: the last state of each row that changed */
+	struct RowStates *states;	/* with a key: the last state of each row that changed */
 	Rowset	   *bag;			/* without one: rows that came and went; NULL: none */
 } CopyTarget;
 
