@@ -4,10 +4,15 @@
  *
  * Rows are looked up in the order of the index, so that each of its pages is touched once.  What the first change of a key said about the row
  * before must be true of the table, unless it catches up or a filter may have left the row out (copy_keyed.c tells why).
+ *
+ * The WAL of many rows is put on its way to disk while they are still being written.  The commit of a tick does not wait for its WAL, but
+ * the next tick waits until the stream of this database has passed it, and that stream gets only what has been flushed: so
+ * it is decoded meanwhile, by the other process, and there is no more left to wait for than the end.
  */
 #include "copy_write.h"
 
 #include "access/table.h"
+#include "access/xlog.h"
 #include "consolidate.h"
 #include "copy_filter.h"
 #include "key_order.h"
@@ -16,6 +21,9 @@
 #include "table_writer.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
+
+/* So often the process that writes WAL is told how far it may go: some 100 kB. */
+#define ROWS_BETWEEN_HINTS 512
 
 typedef struct Work
 {
@@ -211,6 +219,8 @@ write_all(void *argument)
 			write_not_found(work, work->states[i]);
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextReset(row_context);
+		if ((i + 1) % ROWS_BETWEEN_HINTS == 0)
+			XLogSetAsyncXactLSN(XactLastRecEnd);
 	}
 	close_table(work);
 	MemoryContextDelete(row_context);
