@@ -541,6 +541,8 @@ catalog_take_over(Catalog *catalog, Catalog *old, Micros now)
 		table->run.goes_alone = before->run.goes_alone;
 		table->run.refresh_cost = before->run.refresh_cost;
 		table->run.soft_failures = before->run.soft_failures;
+		table->copy.switch_at = before->copy.switch_at;
+		table->copy.switch_attempts = before->copy.switch_attempts;
 		if (before->run.retry_at > now && table->run.failures >= before->run.failures)
 			table->run.retry_at = before->run.retry_at;
 

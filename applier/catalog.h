@@ -48,6 +48,10 @@ typedef struct CopyState
 	/* Scratch of the schedule and the tick. */
 	bool   in_prefix; /* the transactions that a tick would take now touch it */
 	Micros pending_since; /* the first of them was committed */
+
+	/* Copied, and a tick that might have switched it in has not: readers have to be waited for. */
+	Micros switch_at; /* not before */
+	int	   switch_attempts;
 } CopyState;
 
 /* Does its answer change without a change that could arrive, and what is a refresh then? */

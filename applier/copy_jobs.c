@@ -3,8 +3,10 @@
  *     Several connections that copy the parts of one table.
  *
  * A job is a thread with a connection to either side.  It takes the next part, and lets COPY TO of the remote flow into COPY FROM of
- * the target: text, in the target's encoding.  The rows of a part and the mark that it is done commit together, so a part is there once or not at all,
- * whatever is killed.
+ * the target, in the target's encoding: in binary form where all columns have types that mean the same everywhere, else as text.
+ *
+ * The rows of a part and the mark that it is done commit together, so a part is there once or not at all, whatever is killed.  So nobody waits for
+ * these commits to be on disk: a part that is lost in a crash is copied again.
  */
 #include "copy_jobs.h"
 
@@ -57,7 +59,7 @@ write_copy_out(const CopyLoad *load, const CopyPart *part, Text *statement)
 					   part->condition != NULL ? part->condition : "true");
 	if (load->copy->row_filter != NULL)
 		text_append_format(statement, " AND (%s)", load->copy->row_filter);
-	text_append(statement, ") TO STDOUT");
+	text_append(statement, load->table->is_binary ? ") TO STDOUT (FORMAT binary)" : ") TO STDOUT");
 }
 
 static void
@@ -69,7 +71,7 @@ write_copy_in(const CopyLoad *load, Text *statement)
 		text_append(statement, i > 0 ? ", " : "");
 		text_append_identifier(statement, load->work->target, load->table->columns[i].name);
 	}
-	text_append(statement, ") FROM STDIN");
+	text_append(statement, load->table->is_binary ? ") FROM STDIN (FORMAT binary)" : ") FROM STDIN");
 }
 
 static bool
@@ -239,7 +241,7 @@ copy_part(Job *job, CopyPart *part, Error *error)
 {
 	uint64_t row_count = 0;
 
-	if (!server_execute(job->target, "BEGIN", 0, NULL, error) ||
+	if (!server_script(job->target, "BEGIN; SELECT pgtrickle.copy_hide_rows()", error) ||
 		!copy_rows(job, part, &row_count, error) || !mark_part(job, part, row_count, error) ||
 		!server_execute(job->target, "COMMIT", 0, NULL, error))
 		return false;
@@ -290,7 +292,8 @@ work_on_parts(Job *job, Error *error)
 	if (job->remote == NULL)
 		return error_context(error, "remote \"%s\"", work->name);
 	job->target = copy_connect(work->target_dbname, "pgtrickle copy", work->encoding, error);
-	if (job->target == NULL || !use_snapshot(job, error))
+	if (job->target == NULL || !server_script(job->target, "SET synchronous_commit = off", error) ||
+		!use_snapshot(job, error))
 		return false;
 	while ((part = take_part(job->jobs)) != NULL)
 	{

@@ -26,9 +26,9 @@ has_column(const PGresult *columns, const RemoteColumn *column)
 	return false;
 }
 
-/* Is the table still what the copy was defined by? */
+/* Is the table still what the copy was defined by?  Also finds out in which form its rows can come. */
 static bool
-check_definition(CopyRemote *work, const Copy *copy, const RemoteTable *table, Error *error)
+check_definition(CopyRemote *work, const Copy *copy, RemoteTable *table, Error *error)
 {
 	const char *values[2] = {copy->copy_id, copy->relid};
 	PGresult   *columns = server_query(work->target, sql_copy_columns, 2, values, error);
@@ -40,6 +40,9 @@ check_definition(CopyRemote *work, const Copy *copy, const RemoteTable *table, E
 		strcmp(table->relid, copy->remote_relid) == 0 && PQntuples(columns) == table->column_count;
 	for (int i = 0; is_same && i < table->column_count; i++)
 		is_same = has_column(columns, &table->columns[i]);
+	table->is_binary = is_same;
+	for (int row = 0; row < PQntuples(columns); row++)
+		table->is_binary = table->is_binary && server_field_is_true(columns, row, "is_binary");
 	PQclear(columns);
 	if (!is_same)
 		error_set_sqlstate(error, FAIL_RETRY, "55000",

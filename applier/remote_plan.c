@@ -21,6 +21,10 @@
 #define REMOTE_DELAY_FIRST (100 * INT64_C(1000))
 #define REMOTE_DELAY_MAX (5 * MICROS_PER_SECOND)
 
+/* Each attempt to switch a copy in may hold up its readers for a moment. */
+#define SWITCH_DELAY_FIRST (25 * INT64_C(1000))
+#define SWITCH_DELAY_MAX (2 * MICROS_PER_SECOND)
+
 /* ------------------------------------------------------------------------------------------------
  * What a transaction touches
  */
@@ -200,9 +204,13 @@ mark_copied(Remote *remote, Search *search)
 		StreamTable *copy = remote->copies[i];
 
 		search->committed_at = search->now;
-		if (copy->copy.status == COPY_COPIED && copy->copy.copied_lsn != LSN_NONE &&
-			copy->copy.copied_lsn <= remote->prefix.position && may_apply(copy, search))
+		if (copy->copy.status != COPY_COPIED || copy->copy.copied_lsn == LSN_NONE ||
+			copy->copy.copied_lsn > remote->prefix.position || !may_apply(copy, search))
+			continue;
+		if (copy->copy.switch_at <= search->now)
 			(void) mark(copy, search);
+		else if (copy->copy.switch_at < remote->wake_at)
+			remote->wake_at = copy->copy.switch_at;
 	}
 }
 
@@ -315,6 +323,24 @@ adapt_prefix(Remotes *remotes, uint64_t bytes, Micros duration)
 		*bytes_max = *bytes_max * 2 < PREFIX_BYTES_MAX ? *bytes_max * 2 : PREFIX_BYTES_MAX;
 }
 
+/* The first tick catches up, and the next one may switch at once. */
+static void
+delay_switches(Remote *remote, Micros now)
+{
+	for (size_t i = 0; i < remote->copy_count; i++)
+	{
+		CopyState *copy = &remote->copies[i]->copy;
+
+		if (copy->status != COPY_COPIED)
+		{
+			copy->switch_attempts = 0;
+			copy->switch_at = 0;
+		}
+		else if (copy->in_prefix && copy->copied_lsn != LSN_NONE && copy->copied_lsn <= remote->position)
+			copy->switch_at = now + retry_delay(++copy->switch_attempts, SWITCH_DELAY_FIRST, SWITCH_DELAY_MAX);
+	}
+}
+
 void
 remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros duration, Micros now)
 {
@@ -331,6 +357,7 @@ remotes_committed(Remotes *remotes, Lsn insert_lsn, Micros duration, Micros now)
 		remote->position_time = remote->prefix.position_time;
 		remote->persisted_at = now;
 		remote->tick_failures = 0;
+		delay_switches(remote, now);
 		bytes += remote->prefix.bytes;
 		release_prefix(remote);
 		ack_persisted(&remote->ack, remote->position, insert_lsn);

@@ -44,6 +44,7 @@ typedef struct RemoteTable
 	uint64_t	  bytes;
 	bool		  key_is_primary;
 	bool		  key_is_scattered; /* its order is not that of the rows */
+	bool		  is_binary; /* rows can come in binary form; known once it was compared with its copy */
 	bool		  is_partitioned;
 	bool		  is_on_standby;
 	char		  replica_identity; /* d, n, f or i */

@@ -29,6 +29,20 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
+/* Until 16 two entries of the relation cache that exchange their files must have none of them open. */
+#if PG_VERSION_NUM >= 170000
+#define compat_close_files(relid) ((void) (relid))
+#else
+#define compat_close_files(relid) RelationCloseSmgrByOid(relid)
+#endif
+
+/* Builds an index anew, with the rights of its table's owner. */
+#if PG_VERSION_NUM >= 170000
+#define compat_reindex(relid, persistence) reindex_index(NULL, relid, false, persistence, &(ReindexParams) {0})
+#else
+#define compat_reindex(relid, persistence) reindex_index(relid, false, persistence, &(ReindexParams) {0})
+#endif
+
 /* 18 can reserve room before the copy. */
 #if PG_VERSION_NUM >= 180000
 #define compat_copy_minimal_tuple(tuple) heap_copy_minimal_tuple(tuple, 0)

@@ -39,6 +39,10 @@ typedef struct CopyDefinition
 	bool		follows;		/* its rows follow the stream: it is active, or copied again without need */
 	bool		is_copying;		/* changes have to be kept for the table that is being loaded */
 	bool		is_copied;		/* all of it is loaded */
+	uint64		loaded_xid;		/* the transaction after which all of it was loaded; 0: none yet */
+	uint64		exact_xid;		/* an empty copy's load table equals the remote's since this transaction, and follows; 0: not yet */
+	bool		may_wait;		/* those who read may still be waited for */
+	int64		rows_copied;
 	bool		drops_rows;		/* as soon as no stream table needs them */
 	bool		passes_through; /* it has done so: changes go to stream tables and nowhere else */
 	bool		all_columns;

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "copy_reader.h"
 #include "copy_record.h"
@@ -24,7 +25,7 @@ static const char *const change_sql =
 
 static const char *const switch_sql =
 	"UPDATE pgtrickle.pgt_copy_states SET status = 'ACTIVE', status_reason = NULL, is_populated = true, live_follows = false,"
-	" load_table = NULL, filled_xid = pg_catalog.pg_current_xact_id(), times_copied = times_copied + 1"
+	" load_table = NULL, loaded_xid = NULL, exact_xid = NULL, exact_at = NULL, filled_xid = pg_catalog.pg_current_xact_id(), times_copied = times_copied + 1"
 	" WHERE copy_id = $1";
 
 /* Consumers of this tick are refreshed in it; their mark goes with that. */
@@ -45,6 +46,33 @@ copy_record_lock(const CopyDefinition *definition)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("copy %s has been copied after the tick began", definition->name)));
+}
+
+uint64
+copy_record_exact(const CopyDefinition *definition, bool since_loaded)
+{
+	static SPIPlanPtr state_plan = NULL;
+	static SPIPlanPtr spool_plan = NULL;
+	Oid			types[] = {INT8OID, BOOLOID, INT8OID};
+	Datum		values[] = {Int64GetDatum(definition->copy_id), BoolGetDatum(since_loaded), Int64GetDatum(definition->rows_copied)};
+
+	execute_kept(&state_plan,
+				 "UPDATE pgtrickle.pgt_copy_states SET exact_at = pg_catalog.clock_timestamp(), rows_copied = $3,"
+				 " exact_xid = CASE WHEN $2 THEN loaded_xid ELSE pg_catalog.pg_current_xact_id() END WHERE copy_id = $1",
+				 lengthof(types), types, values, NULL);
+	execute_kept(&spool_plan, "DELETE FROM pgtrickle.pgt_copy_spool WHERE copy_id = $1", 1, types, values, NULL);
+	return since_loaded ? definition->loaded_xid : U64FromFullTransactionId(GetTopFullTransactionId());
+}
+
+void
+copy_record_followed(const CopyDefinition *definition, int64 rows)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(definition->copy_id), Int64GetDatum(rows)};
+
+	execute_kept(&kept, "UPDATE pgtrickle.pgt_copy_states SET rows_copied = rows_copied + $2 WHERE copy_id = $1", lengthof(types), types, values,
+				 NULL);
 }
 
 static void

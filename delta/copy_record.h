@@ -15,6 +15,14 @@
 /* A serialization failure if the copy's state is younger than the tick: what was loaded last might not be seen. */
 extern void copy_record_lock(const CopyDefinition *definition);
 
+/*
+ * The load table has caught up, in this transaction or, if nothing was there to catch up with, when it was loaded.  Returns which transaction it is.
+ */
+extern uint64 copy_record_exact(const CopyDefinition *definition, bool since_loaded);
+
+/* So many more rows are in the load table. */
+extern void copy_record_followed(const CopyDefinition *definition, int64 rows);
+
 /* Does some stream table over the copy still have to be filled with its rows? */
 extern bool copy_record_is_filling(int64 copy_id);
 

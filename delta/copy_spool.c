@@ -36,12 +36,13 @@ copy_spool_put(int64 copy_id, XLogRecPtr position, StringInfo data)
 	resetStringInfo(data);
 }
 
-void
+bool
 copy_spool_replay(int64 copy_id, CopyReader *reader, CopyDefinition **current)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid			types[] = {INT8OID};
 	Datum		values[] = {Int64GetDatum(copy_id)};
+	bool		has_parts = false;
 	uint64		fetched;
 	Portal		portal = SPI_cursor_open_with_args(NULL,
 												   "SELECT data FROM pgtrickle.pgt_copy_spool WHERE copy_id = $1 ORDER BY spool_id",
@@ -54,6 +55,7 @@ copy_spool_replay(int64 copy_id, CopyReader *reader, CopyDefinition **current)
 		SPI_cursor_fetch(portal, true, PARTS_AT_ONCE);
 		fetched = SPI_processed;
 		parts = SPI_tuptable;
+		has_parts |= fetched > 0;
 		MemoryContextSwitchTo(context);
 		for (uint64 i = 0; i < fetched; i++)
 		{
@@ -69,4 +71,5 @@ copy_spool_replay(int64 copy_id, CopyReader *reader, CopyDefinition **current)
 	} while (fetched > 0);
 	SPI_cursor_close(portal);
 	MemoryContextSwitchTo(context);
+	return has_parts;
 }

@@ -16,7 +16,7 @@
 /* Appends a part; `position`: of the remote, for people. */
 extern void copy_spool_put(int64 copy_id, XLogRecPtr position, StringInfo data);
 
-/* Has everything read, in order, by a reader. */
-extern void copy_spool_replay(int64 copy_id, CopyReader *reader, CopyDefinition **current);
+/* Has everything read, in order, by a reader.  False: there was nothing. */
+extern bool copy_spool_replay(int64 copy_id, CopyReader *reader, CopyDefinition **current);
 
 #endif							/* PGTRICKLE_COPY_SPOOL_H */

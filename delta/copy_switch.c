@@ -7,25 +7,31 @@
  * in order they make the load table equal the remote's at the position: rows with a key get the state that the last change gave them, whatever
  * they were loaded as; rows without one were all loaded by one snapshot, and what that sees is left out.
  *
- * A copy that is empty takes over the rows.  One that has some gets the difference, which consumers are given as the delta that it is.
+ * A copy that has rows gets the difference, which consumers are given as the delta that it is.  One that is empty gets the files (copy_swap.c).  That
+ * has to wait until nobody can read by a snapshot from before the load table was caught up, hence the steps
+ *
+ *     loaded -> caught up: the load table is exact, and follows the stream -> switched
+ *
+ * each in a tick of its own; when nothing was committed to the table since copying began, it has been exact since it was loaded, and one tick does both.
+ * When readers keep us waiting for longer than the copying took, or the tables are not alike, the rows are written into the copy.
  */
 #include "postgres.h"
 
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/dependency.h"
-#include "catalog/pg_class.h"
 #include "compat.h"
 #include "consolidate.h"
 #include "copy_reader.h"
+#include "copy_record.h"
 #include "copy_spool.h"
+#include "copy_swap.h"
 #include "copy_switch.h"
 #include "copy_target.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "run.h"
-#include "storage/lmgr.h"
+#include "pgstat.h"
 #include "table_writer.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -51,13 +57,15 @@ the_only_feed(void *argument, Oid remote_relid)
 	return remote_relid == work->definition->remote_relid ? list_make1(work->feed) : NIL;
 }
 
-static void
+/* Was there anything?  What is left out counts, too: the load table has had it since a position that some snapshots are not at yet. */
+static bool
 catch_up(Switch *work, CopyDefinition **current)
 {
 	CopyDefinition *definition = work->definition;
 	CopyFeed	feed = {.definition = definition, .is_load = true};
 	CopyScope	scope;
 	CopyReader *reader;
+	bool		has_changes;
 
 	copy_scope_enter(&scope, definition);
 	feed.target = copy_target_create(definition, definition->load_table, definition->has_key, true, false, work->context);
@@ -68,13 +76,15 @@ catch_up(Switch *work, CopyDefinition **current)
 	reader = copy_reader_create(the_only_feed, work, work->context);
 	/* this tick has put something into the spool as well */
 	advance_active_snapshot();
-	copy_spool_replay(definition->copy_id, reader, current);
+	has_changes = copy_spool_replay(definition->copy_id, reader, current);
 	*current = definition;
 	copy_scope_enter(&scope, definition);
 	copy_target_finish(feed.target);
 	copy_scope_leave(&scope);
+	definition->rows_copied += feed.target->counts.rows_inserted - feed.target->counts.rows_deleted;
 	copy_target_release(feed.target);
 	advance_active_snapshot();
+	return has_changes;
 }
 
 /* ---- putting in place ---- */
@@ -147,15 +157,66 @@ apply_difference(Switch *work)
 	table_close(copy, NoLock);
 }
 
-/* Not by SQL, which would fire event triggers in the tick. */
+/* Statistics that decide when the copy is vacuumed know nothing of swapped files. */
 static void
-drop_load_table(Oid relid)
+count_rows(Switch *work)
 {
-	ObjectAddress address;
+	Relation	copy = table_open(work->definition->relid, NoLock);
 
-	LockRelationOid(relid, AccessExclusiveLock);
-	ObjectAddressSet(address, RelationRelationId, relid);
-	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	pgstat_count_heap_insert(copy, work->definition->rows_copied);
+	table_close(copy, NoLock);
+	work->result.counts.rows_inserted = work->definition->rows_copied;
+}
+
+/* False: somebody still has to be waited for. */
+static bool
+fill_empty(Switch *work)
+{
+	CopyDefinition *definition = work->definition;
+	CopyScope	scope;
+
+	switch (copy_swap(definition, definition->exact_xid))
+	{
+		case COPY_SWAPPED:
+			count_rows(work);
+			return true;
+		case COPY_SWAP_LATER:
+			if (definition->may_wait)
+				return false;
+			/* FALLTHROUGH */
+		case COPY_SWAP_NEVER:
+			break;
+	}
+	copy_scope_enter(&scope, definition);
+	table_write_tagged(true, move_rows, work);
+	copy_scope_leave(&scope);
+	copy_swap_drop(definition->load_table);
+	return true;
+}
+
+/* Is the load table what the remote's is, for every snapshot from some moment before this tick on? */
+static bool
+be_exact(Switch *work, CopyDefinition **current)
+{
+	CopyDefinition *definition = work->definition;
+
+	if (definition->exact_xid == 0 && !catch_up(work, current))
+		definition->exact_xid = copy_record_exact(definition, true);
+	else if (definition->exact_xid == 0)
+		(void) copy_record_exact(definition, false);
+	return definition->exact_xid != 0;
+}
+
+static void
+replace_rows(Switch *work, CopyDefinition **current)
+{
+	CopyScope	scope;
+
+	(void) catch_up(work, current);
+	copy_scope_enter(&scope, work->definition);
+	apply_difference(work);
+	copy_scope_leave(&scope);
+	copy_swap_drop(work->definition->load_table);
 }
 
 CopySwitched
@@ -163,16 +224,14 @@ copy_switch(CopyDefinition *definition, bool hidden, MemoryContext context, Copy
 {
 	Switch		work = {.definition = definition, .hidden = hidden, .context = context};
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
-	CopyScope	scope;
 
-	catch_up(&work, current);
-	copy_scope_enter(&scope, definition);
 	if (definition->is_populated)
-		apply_difference(&work);
-	else
-		table_write_tagged(true, move_rows, &work);
-	copy_scope_leave(&scope);
-	drop_load_table(definition->load_table);
+	{
+		replace_rows(&work, current);
+		work.result.is_done = true;
+	}
+	else if (be_exact(&work, current))
+		work.result.is_done = fill_empty(&work);
 	advance_active_snapshot();
 	MemoryContextSwitchTo(oldcontext);
 	return work.result;

@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "copy_filter.h"
+#include "copy_swap.h"
 #include "miscadmin.h"
 #include "row_text.h"
 #include "table_writer.h"
@@ -107,15 +108,15 @@ make_filter(CopyTarget *target, Relation copy)
 	return copy_filter_create(target->definition->row_filter, target->definition->relid, attnos, nlive);
 }
 
-/* A load table has one index, which copy_done() made for this. */
+/* That of the load table by which its rows are found, which copy_done() made. */
 static Oid
-only_index(Relation relation)
+load_index(const CopyDefinition *definition)
 {
-	List	   *indexes = RelationGetIndexList(relation);
+	Oid			index = copy_swap_twin(definition->load_table, definition->locator.index_oid);
 
-	if (list_length(indexes) != 1)
-		elog(ERROR, "load table \"%s\" has %d indexes", RelationGetRelationName(relation), list_length(indexes));
-	return linitial_oid(indexes);
+	if (!OidIsValid(index))
+		elog(ERROR, "the load table of copy %s lacks an index", definition->name);
+	return index;
 }
 
 CopyTarget *
@@ -142,7 +143,7 @@ copy_target_create(CopyDefinition *definition, Oid relid, bool catches_up, bool 
 		target->filter = make_filter(target, copy);
 	if (relation != copy)
 	{
-		target->locator.index_oid = only_index(relation);
+		target->locator.index_oid = load_index(definition);
 		table_close(relation, NoLock);
 	}
 	table_close(copy, NoLock);

@@ -9,7 +9,9 @@
  *
  *     its rows follow the stream (active, or copied again without need)      they are written
  *     it is being copied                                                     they are kept, besides
- *     it is copied, and the position of this tick is not below copied_lsn    they are kept and then the copy is switched
+ *     it is copied, and the position of this tick is not below copied_lsn    they are kept and then the copy is switched; for a
+ *                                                                            first copy the load table is caught up, and
+ *     the load table of a first copy has been caught up                      they are written into that until the copy is switched
  *     it has dropped its rows, which no stream table needs                   they are handed over
  *     anything else                                                          nothing: it will be copied
  */
@@ -120,6 +122,13 @@ is_switch_due(const CopyTick *copies, const CopyEntry *entry)
 	return entry->definition->is_copied && remote_move_of_set(entry->set)->position >= entry->definition->copied_lsn;
 }
 
+/* Does the load table follow the stream in place of the copy? */
+static bool
+is_exact(const CopyDefinition *definition)
+{
+	return definition->exact_xid != 0;
+}
+
 /* Decides where the changes go. */
 static void
 prepare(CopyTick *copies, CopyEntry *entry)
@@ -130,18 +139,21 @@ prepare(CopyTick *copies, CopyEntry *entry)
 	CopyScope	scope;
 
 	find_absent(copies, entry);
-	if (definition->is_copying)
+	if (definition->is_copying && !is_exact(definition))
 	{
 		feed->kept = makeStringInfo();
 		feed->put_away = put_kept_away;
 		feed->position = remote_move_of_set(entry->set)->position;
 	}
-	if (definition->follows || definition->passes_through)
+	if (definition->follows || definition->passes_through || is_exact(definition))
 	{
+		bool		is_load = is_exact(definition);
+
 		copies->current = definition;
 		copy_scope_enter(&scope, definition);
-		feed->target = copy_target_create(definition, definition->relid, false, entry->hidden,
-										  definition->consumer_ids != NIL, copies->context);
+		feed->target = copy_target_create(definition, is_load ? definition->load_table : definition->relid, false,
+										  is_load || entry->hidden, !is_load && definition->consumer_ids != NIL,
+										  copies->context);
 		copy_scope_leave(&scope);
 		copies->current = NULL;
 	}
@@ -283,6 +295,19 @@ copy_tick_stage(CopyTick *copies, int set, const char *data, size_t length)
  * that does not take part in a tick cannot be told later on, so it is marked to be refreshed in full.
  */
 
+/* Changes of a load table are none of the copy: they come with all of its rows. */
+static void
+finish_followed(CopyEntry *entry)
+{
+	const ApplyCounts *counts = &entry->feed->target->counts;
+	int64		rows = counts->rows_inserted - counts->rows_deleted;
+
+	entry->action = "KEEP";
+	entry->definition->rows_copied += rows;
+	if (rows != 0)
+		copy_record_followed(entry->definition, rows);
+}
+
 static void
 finish_target(CopyEntry *entry)
 {
@@ -295,6 +320,11 @@ finish_target(CopyEntry *entry)
 	copy_target_finish(target);
 	copy_scope_leave(&scope);
 	advance_active_snapshot();
+	if (is_exact(entry->definition))
+	{
+		finish_followed(entry);
+		return;
+	}
 	entry->action = "COPY";
 	entry->counts = target->counts;
 	entry->net = target->net;
@@ -321,6 +351,11 @@ finish_switch(CopyTick *copies, CopyEntry *entry)
 	copy_record_lock(definition);
 	switched = copy_switch(definition, entry->hidden, copies->context, &copies->current);
 	copies->current = NULL;
+	if (!switched.is_done)
+	{
+		entry->action = "KEEP";
+		return;
+	}
 	entry->action = "SWITCH";
 	entry->counts.rows_inserted += switched.counts.rows_inserted;
 	entry->counts.rows_deleted += switched.counts.rows_deleted;

@@ -92,6 +92,11 @@ CREATE TABLE pgtrickle.pgt_copy_states (
 	-- without a key: the remote's snapshot by which everything was copied
 	copied_snapshot pg_snapshot,
 	load_table oid,
+	-- the transaction after which all of it was loaded
+	loaded_xid xid8,
+	-- a first copy: since this transaction the load table is what the remote's is, and follows the stream until it is switched in
+	exact_xid xid8,
+	exact_at timestamptz,
 	-- as in pgt_frontiers: the tick that changed the rows last
 	snapshot pg_snapshot,
 	own_xid xid8,

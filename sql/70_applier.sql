@@ -292,7 +292,7 @@ AS $$
 	WHERE p.pronamespace = 'pgtrickle'::regnamespace
 		AND (p.proname ~ '^(applier|tick|remote)_' AND p.proname <> 'applier_functions' OR p.proname IN ('fence',
 			'copy_catalog', 'copy_column_list', 'copy_chunk_list', 'copy_pattern_list', 'copy_found', 'copy_defined', 'copy_members', 'copy_begin', 'copy_chunks',
-			'copy_chunk_done', 'copy_progress', 'copy_done', 'copy_failed'))
+			'copy_hide_rows', 'copy_chunk_done', 'copy_progress', 'copy_done', 'copy_failed'))
 	ORDER BY p.proname
 $$;
 COMMENT ON FUNCTION pgtrickle.applier_functions() IS

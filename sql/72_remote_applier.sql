@@ -115,7 +115,7 @@ BEGIN
 		EXECUTE format('DROP TABLE %s', load_table);
 	END IF;
 	DELETE FROM pgtrickle.pgt_copy_chunks k WHERE k.copy_id = copy_id;
-	UPDATE pgtrickle.pgt_copy_states s SET load_table = NULL, copied_from = NULL, copied_lsn = NULL, copied_snapshot = NULL,
+	UPDATE pgtrickle.pgt_copy_states s SET load_table = NULL, loaded_xid = NULL, exact_xid = NULL, exact_at = NULL, copied_from = NULL, copied_lsn = NULL, copied_snapshot = NULL,
 		rows_copied = 0, bytes_copied = 0, rows_expected = NULL, started_at = NULL, ended_at = NULL
 	WHERE s.copy_id = copy_id;
 END
@@ -448,6 +448,7 @@ REVOKE ALL ON FUNCTION pgtrickle.copy_members(bigint, oid, jsonb) FROM PUBLIC;
 CREATE FUNCTION pgtrickle.copy_begin(copy_id bigint, copied_from pg_lsn) RETURNS text
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
+	SET default_tablespace = ''
 AS $$
 #variable_conflict use_variable
 DECLARE
@@ -462,7 +463,8 @@ BEGIN
 		RAISE EXCEPTION 'copy % is not to be copied now', copy_id USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
 	PERFORM pgtrickle.forget_copying_rows(copy_id);
-	EXECUTE format('CREATE TABLE %s (LIKE %s)', load_name, target);
+	PERFORM set_config('default_tablespace', coalesce((SELECT t.spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid = target), ''), true);
+	EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING STORAGE INCLUDING COMPRESSION) WITH (autovacuum_enabled = false)', load_name, target);
 	IF session_user <> current_user THEN
 		EXECUTE format('GRANT SELECT, INSERT, TRUNCATE ON %s TO %I', load_name, session_user);
 	END IF;
@@ -475,6 +477,13 @@ $$;
 COMMENT ON FUNCTION pgtrickle.copy_begin(bigint, pg_lsn) IS
 	'for the program: copying begins, with everything that was committed before this position of the remote; returns the name of an empty table to load into';
 REVOKE ALL ON FUNCTION pgtrickle.copy_begin(bigint, pg_lsn) FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.copy_hide_rows() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_copy_hide_rows';
+COMMENT ON FUNCTION pgtrickle.copy_hide_rows() IS
+	'for the program: rows that this transaction writes from now on are not in the stream of this database';
+REVOKE ALL ON FUNCTION pgtrickle.copy_hide_rows() FROM PUBLIC;
 
 CREATE FUNCTION pgtrickle.copy_chunks(copy_id bigint, chunks jsonb, rows_expected bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -530,8 +539,44 @@ COMMENT ON FUNCTION pgtrickle.copy_progress(bigint, bigint, bigint) IS
 REVOKE ALL ON FUNCTION pgtrickle.copy_progress(bigint, bigint, bigint) FROM PUBLIC;
 
 /*
- * The load table gets the index by which the changes that have been kept find its rows.  The switch itself is a tick's: the first one
- * that reaches the position.
+ * Indexes of a load table are named after those of the copy whose files they may become (delta/copy_swap.c).  Without the one by which rows are found changes could
+ * not be applied; a copy that has rows needs no other.  One with an expression or a condition of its own is left to the
+ * switch, which computes them with the rights of the copy's owner.
+ */
+CREATE FUNCTION pgtrickle.index_load_table(load_table oid, target oid, only_index oid) RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+	SET default_tablespace = ''
+AS $$
+#variable_conflict use_variable
+DECLARE
+	index record;
+BEGIN
+	FOR index IN
+		SELECT i.indexrelid AS id, 'pgt_load_index_' || i.indexrelid AS load_name, coalesce(t.spcname, '') AS tablespace,
+			substr(pg_get_indexdef(i.indexrelid), 1 + length(format('CREATE %sINDEX %I ON %s', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname, target::regclass))) AS definition,
+			i.indisunique, i.indexrelid IS NOT DISTINCT FROM pgtrickle.row_hash_index(target) AS is_row_hash
+		FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+		LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+		WHERE i.indrelid = target AND i.indisvalid AND NOT i.indisexclusion AND i.indexrelid = coalesce(only_index, i.indexrelid)
+			AND (i.indexprs IS NULL AND i.indpred IS NULL OR i.indexrelid = pgtrickle.row_hash_index(target))
+		ORDER BY i.indexrelid
+	LOOP
+		PERFORM set_config('default_tablespace', index.tablespace, true);
+		IF index.is_row_hash THEN
+			PERFORM pgtrickle.index_rows(load_table);
+			EXECUTE format('ALTER INDEX %s RENAME TO %I', pgtrickle.row_hash_index(load_table)::regclass, index.load_name);
+		ELSE
+			EXECUTE format('CREATE %sINDEX %I ON %s', CASE WHEN index.indisunique THEN 'UNIQUE ' ELSE '' END, index.load_name, load_table::regclass) || index.definition;
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.index_load_table(oid, oid, oid) IS 'gives a load table the indexes of its copy, or one of them';
+REVOKE ALL ON FUNCTION pgtrickle.index_load_table(oid, oid, oid) FROM PUBLIC;
+
+/*
+ * Changes that have been kept are applied, and the load table is switched in, by ticks: from the first one on that reaches the position.
  */
 CREATE FUNCTION pgtrickle.copy_done(copy_id bigint, copied_lsn pg_lsn, snapshot text) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -541,8 +586,9 @@ AS $$
 DECLARE
 	state record;
 BEGIN
-	SELECT s.load_table::regclass AS load_table, s.has_key, s.key_index INTO state FROM pgtrickle.pgt_copy_states s
-	WHERE s.copy_id = copy_id AND s.status = 'COPYING' AND s.load_table IS NOT NULL FOR UPDATE;
+	SELECT s.load_table::regclass AS load_table, s.has_key, s.key_index, s.is_populated, c.relid INTO state
+	FROM pgtrickle.pgt_copy_states s JOIN pgtrickle.pgt_copies c USING (copy_id)
+	WHERE s.copy_id = copy_id AND s.status = 'COPYING' AND s.load_table IS NOT NULL FOR UPDATE OF s;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'copy % is not being copied', copy_id USING ERRCODE = 'object_not_in_prerequisite_state';
 	ELSIF EXISTS (SELECT FROM pgtrickle.pgt_copy_chunks k WHERE k.copy_id = copy_id AND k.status <> 'DONE') THEN
@@ -550,17 +596,9 @@ BEGIN
 	ELSIF NOT state.has_key AND snapshot IS NULL THEN
 		RAISE EXCEPTION 'copy % has no key, and so its snapshot must be known', copy_id USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	IF state.has_key THEN
-		EXECUTE (SELECT format('CREATE UNIQUE INDEX %I ON %s (%s)', 'pgt_load_key_' || copy_id, state.load_table,
-				string_agg(quote_ident(a.attname), ', ' ORDER BY k.no))
-			FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY k (attnum, no)
-			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-			WHERE i.indexrelid = state.key_index AND k.no <= i.indnkeyatts);
-	ELSE
-		PERFORM pgtrickle.index_rows(state.load_table);
-	END IF;
+	PERFORM pgtrickle.index_load_table(state.load_table, state.relid, CASE WHEN state.is_populated THEN state.key_index END);
 	EXECUTE format('ANALYZE %s', state.load_table);
-	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,
+	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', loaded_xid = pg_current_xact_id(), copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,
 		ended_at = clock_timestamp(), consecutive_errors = 0, retry_at = NULL
 	WHERE s.copy_id = copy_id;
 	PERFORM pgtrickle.copies_changed();

@@ -54,6 +54,8 @@ sub copy_again
 	$remote->source(q{UPDATE events SET v = v + 1 WHERE id <= 3});
 	$remote->tick(without => 1);
 	$remote->copy_rows('events');
+	# what has to be filled waits until the load table has caught up
+	$remote->tick(without => 1, once => 1);
 	$remote->tick;
 	return;
 }

@@ -129,9 +129,9 @@ all_equal('copied');
 is($target->sql('SELECT * FROM app.parent'), '1', 'rows of tables that inherit are not the parent\'s');
 is($target->sql(q{SELECT obj_description('app."Table with "" quotes"'::regclass)}), "it's odd", 'comments come along');
 is( $target->sql(
-		q{SELECT string_agg(conrelid::regclass || ' ' || pg_get_constraintdef(oid), '; ' ORDER BY 1) FROM pg_constraint WHERE conname ~ 'pgt_key' AND conrelid::regclass::text ~ 'parted|quotes'}
+		q{SELECT string_agg(conrelid::regclass || ' ' || pg_get_constraintdef(oid), '; ' ORDER BY conrelid::regclass::text COLLATE "C" DESC) FROM pg_constraint WHERE conname ~ 'pgt_key' AND conrelid::regclass::text ~ 'parted|quotes'}
 	),
-	'app."Table with "" quotes" PRIMARY KEY ("select", "Id ""1"""); app.parted PRIMARY KEY (id, place)',
+	'app.parted PRIMARY KEY (id, place); app."Table with "" quotes" PRIMARY KEY ("select", "Id ""1""")',
 	'primary keys are primary keys');
 is($target->sql(q{SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'app.builtin'::regclass AND attname = 'p'}),
 	'timestamp(3) without time zone', 'with their modifiers');

@@ -140,7 +140,7 @@ sub copy_rows
 			"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot(); COPY (SELECT $list FROM $table WHERE ($part) AND ($filter)) TO STDOUT; COMMIT");
 		my ($seen, $rows) = split /\n/, $said, 2;
 		$snapshot = "'$seen'" if $copy->{is_bag};
-		$self->target("COPY $load FROM STDIN;\n" . ($rows // '') . "\n\\.\n") if defined $rows;
+		$self->target("COPY $load FROM STDIN;\n$rows\n\\.\nSELECT pgtrickle.copy_progress($copy->{id}, (SELECT count(*) FROM $load), 0)") if defined $rows;
 		$opt{between}->() if $opt{between};
 	}
 	$self->target("SELECT pgtrickle.copy_done($copy->{id}, '"
@@ -191,8 +191,20 @@ sub tick_script
 	return ($script, $position);
 }
 
-# A tick; returns "name action +inserted -deleted" of each table that was changed, sorted.
+# A tick; returns "name action +inserted -deleted" of each table that was changed, sorted.  A first copy that has been caught up by it is switched in by
+# another one, which is made here as well unless `once` is given.
 sub tick
+{
+	my ($self, %opt) = @_;
+
+	my $said = $self->_tick(%opt);
+	return $said if $opt{once} || $self->target('SELECT count(*) FROM pgtrickle.pgt_copy_states WHERE exact_xid IS NOT NULL') == 0;
+	my @then = split /, /, $self->_tick(%opt);
+	my %again = map { /^(\S+)/ => 1 } @then;
+	return join ', ', sort @then, grep { /^(\S+)/ && !$again{$1} } split /, /, $said;
+}
+
+sub _tick
 {
 	my ($self, %opt) = @_;
 

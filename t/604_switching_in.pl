@@ -1,0 +1,216 @@
+# t/604_switching_in.pl
+#
+# Goal: what was loaded for a first copy becomes the copy without being written again, and no snapshot, whenever it was taken, sees
+#       anything but an empty table or what the remote's table was at the position that the same snapshot shows.
+# Method: ticks by hand, with sessions that hold old snapshots or locks; files are told apart by their numbers; amcheck.
+use strict;
+use warnings FATAL => 'all';
+
+use StreamTables::Cluster;
+use StreamTables::Remote;
+use StreamTables::Session;
+use Test::More;
+
+my $node = StreamTables::Cluster->new('switching')->boot(setup => 'extension');
+my $remote = StreamTables::Remote->new($node);
+my $number = 0;
+$node->sql('CREATE EXTENSION amcheck');
+
+# A table with what a table may have, filled, defined and being followed; an index with a condition is of the copy alone.
+sub make
+{
+	my ($rows) = @_;
+
+	my $table = 'items' . ++$number;
+	$remote->create_both(
+		"CREATE TABLE $table (id int PRIMARY KEY, code text NOT NULL UNIQUE, grp int, big text, price numeric(10,2) DEFAULT 0, UNIQUE (grp, id) INCLUDE (price));
+		ALTER TABLE $table ALTER big SET STORAGE EXTERNAL");
+	$node->sql("CREATE INDEX ON $table (grp DESC) WITH (fillfactor = 70); CREATE INDEX ON $table (upper(code)) WHERE grp = 1;
+		CREATE VIEW view$number AS SELECT grp, count(*) AS n, sum(length(big)) AS size FROM $table GROUP BY grp");
+	$remote->source("INSERT INTO $table SELECT i, 'c' || i, i % 5, repeat(md5(i::text), 100), i FROM generate_series(1, $rows) i");
+	$remote->tick;
+	$remote->define($table, key => "${table}_pkey");
+	$remote->streams($table);
+	return $table;
+}
+
+sub session
+{
+	my $session = StreamTables::Session->new($node);
+	$session->run('BEGIN ISOLATION LEVEL ' . shift . '; SELECT 1');
+	return $session;
+}
+
+sub ask
+{
+	my ($session, $sql) = @_;
+
+	my $answer = $session->run($sql);
+	chomp(my $rows = $answer->{rows});
+	return $answer->{state} eq '00000' ? $rows : $answer->{message};
+}
+
+sub files
+{
+	my ($table) = @_;
+
+	return $node->sql("SELECT pg_relation_filenode('$table'), (SELECT string_agg(pg_relation_filenode(indexrelid)::text, ',' ORDER BY indexrelid)
+		FROM pg_index WHERE indrelid = '$table'::regclass AND indpred IS NULL), pg_relation_filenode(reltoastrelid) FROM pg_class WHERE oid = '$table'::regclass");
+}
+
+# Of the load table, in the order of the copy's indexes.
+sub load_files
+{
+	my ($table) = @_;
+
+	my $load = $remote->state($table, 'load_table::regclass');
+	return $node->sql("SELECT pg_relation_filenode('$load'), (SELECT string_agg(pg_relation_filenode(('pgtrickle.pgt_load_index_' || indexrelid)::regclass)::text, ',' ORDER BY indexrelid)
+		FROM pg_index WHERE indrelid = '$table'::regclass AND indpred IS NULL), pg_relation_filenode(reltoastrelid) FROM pg_class WHERE oid = '$load'::regclass");
+}
+
+sub is_sound
+{
+	my ($table, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($remote->differences("SELECT * FROM $table"), '', "$name: rows");
+	is($node->sql("SELECT count(*) FROM pg_index WHERE indrelid = '$table'::regclass AND (bt_index_check(indexrelid, true) IS NULL OR true)"), '5', "$name: indexes");
+	is($node->sql("SELECT count(*) FROM verify_heapam('$table', check_toast => true)"), '0', "$name: table");
+	is( $node->sql("SELECT t.relname = 'pg_toast_' || c.oid, t.relowner = c.relowner, i.relname = t.relname || '_index', i.relowner = c.relowner,
+			(SELECT count(*) FROM pg_depend d WHERE d.objid = t.oid AND d.refobjid = c.oid AND d.deptype = 'i')
+		FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid JOIN pg_index x ON x.indrelid = t.oid JOIN pg_class i ON i.oid = x.indexrelid WHERE c.oid = '$table'::regclass"),
+		't|t|t|t|1', "$name: the TOAST table is the copy's own");
+	is($node->sql(q{SELECT count(*) FROM pg_class WHERE relname LIKE 'pgt\_load\_%'}), '0', "$name: nothing is left behind");
+	return;
+}
+
+# --- a quiet table -----------------------------------------------------------------------------------------------
+
+my $table = make(300);
+$remote->copy_rows($table, parts => [ 'id < 100', 'id >= 100' ]);
+my $loaded = load_files($table);
+like($remote->tick(once => 1), qr/^$table SWITCH \+300 -0$/, 'a table to which nothing was committed meanwhile is switched in at once');
+is(files($table), $loaded, 'the copy has the files that were loaded');
+is_sound($table, 'a quiet table');
+is($node->sql("SELECT sum(n), sum(size) FROM view$number"), '300|960000', 'a view over it shows them');
+cmp_ok($node->sql("SELECT count(*) FROM pg_stats WHERE tablename = '$table'"), '>=', 4, 'statistics came along');
+is($node->sql("SET enable_seqscan = off; SELECT id FROM $table WHERE grp = 1 AND upper(code) = 'C6'"), '6', 'an index with a condition was built');
+$remote->source("UPDATE $table SET grp = 7, big = repeat('x', 5000) WHERE id < 20; DELETE FROM $table WHERE id > 290; INSERT INTO $table VALUES (1000, 'c1000', 1, repeat('y', 9000))");
+like($remote->tick, qr/^$table COPY/, 'and then it follows');
+is_sound($table, 'changed');
+
+# --- what a snapshot sees ------------------------------------------------------------------------------------------
+
+$table = make(50);
+my $early = session('REPEATABLE READ');
+my $between;
+$remote->copy_rows($table, parts => [ 'id < 25', 'id >= 25' ], between => sub {
+	$between //= session('REPEATABLE READ');
+	$remote->source("UPDATE $table SET price = price + 1, big = 'short' WHERE id IN (3, 30); DELETE FROM $table WHERE id = 40");
+	$remote->tick(once => 1);
+});
+$loaded = load_files($table);
+like($remote->tick(once => 1), qr/^$table KEEP/, 'a table that was changed meanwhile is caught up first');
+is($node->sql("SELECT count(*) FROM $table"), '0', 'and not shown');
+my $state = $remote->source("SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM $table t");
+my $late = session('REPEATABLE READ');
+$remote->source("DELETE FROM $table WHERE id < 5; UPDATE $table SET code = code || 'x', big = repeat('z', 4000) WHERE id > 45; INSERT INTO $table VALUES (60, 'c60', 2, NULL)");
+like($remote->tick(once => 1), qr/^$table KEEP/, 'the old snapshots are waited for');
+is(ask($early, "SELECT count(*) FROM $table"), '0', 'one from before the copying sees an empty table');
+is(ask($between, "SELECT count(*) FROM $table"), '0', 'as does one from within');
+$early->run('COMMIT');
+like($remote->tick(once => 1), qr/^$table KEEP/, 'the other is still there');
+$between->run('COMMIT');
+$remote->source("INSERT INTO $table VALUES (61, 'c61', 2, repeat('w', 3000))");
+like($remote->tick(once => 1), qr/^$table SWITCH \+47 -0$/, 'when it is gone, the copy is switched in');
+is(files($table), $loaded, 'by its files');
+is(ask($late, "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM $table t"), $state, 'a snapshot from after the catching up sees the state of its position');
+$late->run('COMMIT');
+is_sound($table, 'a table that was changed while it was copied');
+
+# --- readers --------------------------------------------------------------------------------------------------------
+
+$table = make(20);
+$remote->copy_rows($table);
+my $reader = session('READ COMMITTED');
+$reader->run("SELECT count(*) FROM $table");
+like($remote->tick(once => 1), qr/^$table KEEP/, 'who reads the empty copy is waited for');
+is($node->sql("SELECT count(*) FROM $table"), '0', 'and others can read it meanwhile');
+$reader->run('COMMIT');
+like($remote->tick(once => 1), qr/^$table SWITCH/, 'then the switch comes');
+is_sound($table, 'after a reader');
+
+$table = make(20);
+my $old = session('REPEATABLE READ');
+$remote->copy_rows($table);
+my $files = files($table);
+like($remote->tick(once => 1), qr/^$table KEEP/, 'an old snapshot is waited for');
+$node->sql("UPDATE pgtrickle.pgt_copy_states SET exact_at = exact_at - interval '1 hour' WHERE exact_at IS NOT NULL");
+like($remote->tick(once => 1), qr/^$table SWITCH \+20 -0$/, 'but not for ever');
+is(files($table), $files, 'then the rows are written');
+is(ask($old, "SELECT count(*) FROM $table"), '0', 'and the old snapshot still sees none');
+$old->run('COMMIT');
+is_sound($table, 'written');
+
+$table = make(20);
+$remote->copy_rows($table);
+$node->sql("ALTER TABLE $table ADD CHECK (id > 0)");
+$files = files($table);
+like($remote->tick(once => 1), qr/^$table SWITCH \+20 -0$/, 'so they are when something has to be checked');
+is(files($table), $files, 'into the files of the copy');
+is_sound($table, 'checked');
+
+# --- a switch that fails --------------------------------------------------------------------------------------------
+
+$table = make(40);
+$remote->copy_rows($table, between => sub { $remote->source("UPDATE $table SET grp = 0 WHERE id = 1"); $remote->tick(once => 1) });
+$remote->tick(once => 1);
+$loaded = load_files($table);
+my ($script, $position) = $remote->tick_script;
+# the source lives in the same cluster: what its slot has handed over must not come again
+$node->sql('CHECKPOINT');
+(my $undone = $script) =~ s/COMMIT;/ROLLBACK;/;
+like($node->sql($undone), qr/\|SWITCH\|40\|0/, 'a switch that is rolled back');
+is(load_files($table), $loaded, 'has changed no file');
+is($node->sql("SELECT count(*) FROM $table"), '0', 'and shown nothing');
+my $killed = StreamTables::Session->new($node);
+(my $open = $script) =~ s/COMMIT;//;
+like(ask($killed, $open), qr/\|SWITCH\|40\|0/, 'a switch in which the server dies');
+$node->stop('immediate');
+$killed->quit;
+$node->start;
+is(load_files($table), $loaded, 'neither');
+$remote->source("UPDATE $table SET grp = 3 WHERE id = 2");
+like($node->sql($script), qr/\|SWITCH\|40\|0/, 'the same tick once more');
+$remote->{position} = $position;
+is(files($table), $loaded, 'is the switch');
+like($remote->tick, qr/^$table COPY/, 'which lasts');
+is_sound($table, 'after a crash');
+
+# --- no key, and nothing but rows --------------------------------------------------------------------------------------
+
+$remote->create_both('CREATE TABLE bag (a int, b text)');
+$remote->source(q{ALTER TABLE bag REPLICA IDENTITY FULL; INSERT INTO bag SELECT i % 10, 'b' FROM generate_series(1, 100) i});
+$remote->tick;
+$remote->define('bag');
+$remote->streams('bag');
+$remote->copy_rows('bag', between => sub { $remote->source('UPDATE bag SET a = 77 WHERE a = 3') });
+$loaded = load_files('bag');
+like($remote->tick, qr/^bag SWITCH \+100 -0$/, 'a bag is switched in, too');
+is(files('bag'), $loaded, 'by its files');
+$remote->source('DELETE FROM bag WHERE a > 5; INSERT INTO bag VALUES (4, NULL)');
+$remote->tick;
+is($remote->differences('SELECT * FROM bag'), '', 'and found by its index from then on');
+
+# --- loading is nobody's change -----------------------------------------------------------------------------------------
+
+$node->sql('CREATE TABLE notes (note text)');
+$node->sql(q{SELECT pg_create_logical_replication_slot('here', 'pgtrickle_decoder')});
+$node->sql(q{BEGIN; SELECT pgtrickle.copy_hide_rows(); INSERT INTO notes VALUES ('is hidden'); COMMIT; INSERT INTO notes VALUES ('after it');
+	BEGIN; SELECT pgtrickle.copy_hide_rows(); ROLLBACK; INSERT INTO notes VALUES ('after rollback')});
+is( $node->sql(q{SELECT string_agg(m[1], ', ') FROM pg_logical_slot_get_binary_changes('here', NULL, NULL, 'proto_version', '1', 'interest', (SELECT 'notes'::regclass::oid::text)),
+		regexp_matches(encode(data, 'escape'), '(is hidden|after it|after rollback)', 'g') m}),
+	'after it, after rollback', 'rows that are loaded are not in the stream, what comes after them is');
+
+$node->stop;
+done_testing();
