@@ -18,6 +18,7 @@
 #endif
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "parser/parse_relation.h" /* getRTEPermissionInfo() */
 #include "replication/message.h"
@@ -106,14 +107,18 @@ compat_find_setting(const char *name)
 /* 16 replaced the ownership check per kind of object by one for all. */
 #if PG_VERSION_NUM >= 160000
 #define compat_owns_relation(relid, role) object_ownercheck(RelationRelationId, relid, role)
+#define compat_owns_schema(schema, role) object_ownercheck(NamespaceRelationId, schema, role)
 #else
 #define compat_owns_relation(relid, role) pg_class_ownercheck(relid, role)
+#define compat_owns_schema(schema, role) pg_namespace_ownercheck(schema, role)
 #endif
 
 #if PG_VERSION_NUM >= 160000
 #define compat_schema_aclcheck(schema, role, mode) object_aclcheck(NamespaceRelationId, schema, role, mode)
+#define compat_database_aclcheck(database, role, mode) object_aclcheck(DatabaseRelationId, database, role, mode)
 #else
 #define compat_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
+#define compat_database_aclcheck(database, role, mode) pg_database_aclcheck(database, role, mode)
 #endif
 
 /* With whose rights a relation is read: the owner of the view that it stands in, or nobody in particular. */

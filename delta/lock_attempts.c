@@ -65,8 +65,8 @@ pause_for(int ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-void
-lock_in_attempts(LockTaker take, void *arg)
+ErrorData *
+try_in_attempts(LockTaker take, void *arg)
 {
 	TimestampTz started_at = GetCurrentTimestamp();
 	int			limit_ms = LockTimeout;
@@ -76,11 +76,18 @@ lock_in_attempts(LockTaker take, void *arg)
 	{
 		ErrorData  *error = lock_attempt(take, arg, limit_ms > 0 ? Min(attempt_ms, limit_ms) : attempt_ms);
 
-		if (error == NULL)
-			return;
-		if (limit_ms > 0 && TimestampDifferenceExceeds(started_at, GetCurrentTimestamp(), limit_ms))
-			ReThrowError(error);
+		if (error == NULL || (limit_ms > 0 && TimestampDifferenceExceeds(started_at, GetCurrentTimestamp(), limit_ms)))
+			return error;
 		pause_for(attempt_ms);
 		attempt_ms = Min(2 * attempt_ms, Max(DeadlockTimeout, FIRST_ATTEMPT_MS) + AFTER_DEADLOCK_TIMEOUT_MS);
 	}
+}
+
+void
+lock_in_attempts(LockTaker take, void *arg)
+{
+	ErrorData  *error = try_in_attempts(take, arg);
+
+	if (error != NULL)
+		ReThrowError(error);
 }

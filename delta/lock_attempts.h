@@ -16,7 +16,11 @@ typedef void (*LockTaker) (void *arg);
  */
 extern ErrorData *lock_attempt(LockTaker take, void *arg, int timeout_ms);
 
-/* Until an attempt succeeds, or the session's lock_timeout is over: error 55P03.  The locks are held to the end of the transaction. */
+/*
+ * Until an attempt succeeds: NULL.  When the session's lock_timeout is over: the error 55P03, in the current context; lock_in_attempts() raises
+ * it.  The locks are held to the end of the transaction.
+ */
+extern ErrorData *try_in_attempts(LockTaker take, void *arg);
 extern void lock_in_attempts(LockTaker take, void *arg);
 
 #endif							/* PGTRICKLE_LOCK_ATTEMPTS_H */

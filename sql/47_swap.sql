@@ -3,10 +3,10 @@
  *     Schemas that change places: how a new version of everything goes live at one moment.
  *
  * A name means what stands under it.  So what is built in next to live becomes live by three ALTER SCHEMA ... RENAME per pair, all in one
- * transaction: who begins to read sees all of the old or all of the new.  Readers do not wait for it, so that a statement which is being parsed
- * at that moment may find one name before it and another one after.  Everything inside of the schemas moves with what it reads, also from one swapped
- * schema to another; what stands outside goes by name and reads the new version from then on.  For stream tables that is what the event
- * trigger does about ALTER SCHEMA; views and publications know OIDs and not names, so they are given the same text again.
+ * transaction: who reads sees all of the old or all of the new, since everybody is kept out meanwhile (delta/swap_locks.c says why that is exact).
+ * Functions are left out of this: the server looks them up without a lock.  Everything inside of the schemas moves with what it reads, also from one
+ * swapped schema to another; what stands outside goes by name and reads the new version from then on.  For stream tables that is what the event trigger
+ * does about ALTER SCHEMA; views and publications know OIDs and not names, so they are given the same text again.
  *
  * All of it runs with the caller's rights: who may rename the schemas by hand may do this.
  */
@@ -221,31 +221,26 @@ COMMENT ON FUNCTION pgtrickle.rename_with_queries(text, text, bigint[]) IS
 	'renames a schema and names it so in the queries of some stream tables';
 
 /*
- * No refresh may see half of it, so each stream table concerned is locked first, upstream ones before those that read them as refreshes do.
- * Readers do not wait for that lock.  Those of other owners outside cannot be locked: they are bound anew and compared with their queries afterwards, like after
- * any renaming.
+ * What is outside of some schemas and is made to read anew by name: views that have to be the caller's, since they are replaced, and stream tables that no
+ * refresh may bring up to date from half of it.  Stream tables of other owners cannot be locked: they are bound anew and compared with their queries
+ * afterwards, like after any renaming.
  */
-CREATE FUNCTION pgtrickle.lock_for_swap(schemas text[]) RETURNS void
-	LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION pgtrickle.bound_anew(schemas text[]) RETURNS TABLE (kind text, relid oid)
+	LANGUAGE sql STABLE
 	SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-	name text;
-BEGIN
-	FOR name IN
-		SELECT format('%I.%I', s.pgt_schema, s.pgt_name)
-		FROM pgtrickle.pgt_stream_tables s
-		WHERE (s.pgt_schema = ANY (schemas)
-				OR EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id AND d.source_schema = ANY (schemas)))
-			AND pg_has_role(s.pgt_owner, 'USAGE')
-		ORDER BY (SELECT count(*) FROM pgtrickle.consumers_of(s.pgt_id)) DESC, s.pgt_id
-	LOOP
-		EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', name);
-	END LOOP;
-END
+	SELECT r.kind, c.oid
+	FROM pgtrickle.readers_outside(schemas) r JOIN pg_class c ON c.oid = to_regclass(r.name)
+	WHERE r.kind IN ('view', 'stream table') AND pg_has_role(c.relowner, 'USAGE')
 $$;
+COMMENT ON FUNCTION pgtrickle.bound_anew(text[]) IS
+	'the views and stream tables outside of some schemas that are made to read anew when the schemas are swapped';
+
+CREATE FUNCTION pgtrickle.lock_for_swap(schemas text[]) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'pgtrickle_lock_for_swap';
 COMMENT ON FUNCTION pgtrickle.lock_for_swap(text[]) IS
-	'keeps refreshes away from stream tables in some schemas, and from those that read what is there';
+	'keeps everybody away from what is in some schemas, and refreshes from what reads it, to the end of the transaction';
 
 -- The event trigger warns of what still reads by a name that is gone for a moment; that is the point here.
 CREATE FUNCTION pgtrickle.swap_schemas(live text[], next text[], comment text DEFAULT NULL) RETURNS void
@@ -255,7 +250,7 @@ CREATE FUNCTION pgtrickle.swap_schemas(live text[], next text[], comment text DE
 AS $$
 DECLARE
 	schemas CONSTANT text[] := live || next;
-	along CONSTANT bigint[] := ARRAY(SELECT pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = ANY (schemas));
+	along bigint[];
 	aside CONSTANT text := 'swap_' || pg_current_xact_id();
 	pair record;
 	reader record;
@@ -263,6 +258,7 @@ DECLARE
 BEGIN
 	PERFORM pgtrickle.schema_pairs(live, next);
 	PERFORM pgtrickle.lock_for_swap(schemas);
+	along := ARRAY(SELECT pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = ANY (schemas));
 	FOR reader IN SELECT * FROM pgtrickle.readers_outside(schemas) LOOP
 		readers := readers || (format('%s %s', reader.kind, reader.name), reader.restore)::pgtrickle.table_property;
 		IF reader.release IS NOT NULL THEN
