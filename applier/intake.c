@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "memory.h"
+#include "receiver.h"
 
 #define MESSAGE_WORDS_MAX 3
 #define MISSED_SKIPPED "changes were not received"
@@ -430,7 +431,6 @@ take_commit(Intake *intake, const CommitView *commit, Error *error)
 
 	if (transaction == NULL)
 		return false;
-	intake->transactions_received++;
 	intake->stream_lsn = lsn_max(intake->stream_lsn, commit->end_lsn);
 	if (transaction->changes_catalog)
 		remember_catalog_change(intake, transaction);
@@ -458,17 +458,9 @@ take_commit(Intake *intake, const CommitView *commit, Error *error)
  */
 
 static bool
-take_begin(Intake *intake, const BeginView *begin, int64_t server_time, Error *error)
+take_record(void *stream, const RecordView *record, int64_t server_time, Error *error)
 {
-	int64_t age = server_time - begin->commit_time;
-
-	return buffer_begin(intake->buffer, begin->xid, begin->commit_lsn,
-						clock_now() - (age > 0 ? age : 0), error);
-}
-
-static bool
-take_other(Intake *intake, const RecordView *record, int64_t server_time, Error *error)
-{
+	Intake			  *intake = stream;
 	const Transaction *open = intake->buffer->open;
 	bool			   needs_open = record->kind == KIND_TRUNCATE || record->kind == KIND_SKIPPED;
 
@@ -478,7 +470,7 @@ take_other(Intake *intake, const RecordView *record, int64_t server_time, Error 
 	switch (record->kind)
 	{
 		case KIND_BEGIN:
-			return take_begin(intake, &record->begin, server_time, error);
+			return receiver_begin(intake->buffer, &record->begin, server_time, error);
 		case KIND_RELATION:
 			return relations_add(intake->buffer->relations, record, error);
 		case KIND_TRUNCATE:
@@ -497,74 +489,22 @@ take_other(Intake *intake, const RecordView *record, int64_t server_time, Error 
 	}
 }
 
-/* Neighbouring row records of one relation, copied with one call. */
-typedef struct Run
-{
-	uint32_t	   relation;
-	const uint8_t *start; /* NULL: no run */
-	const uint8_t *end;
-} Run;
-
-static void
-finish_run(Intake *intake, Run *run)
-{
-	if (run->start != NULL)
-		buffer_append_rows(intake->buffer, run->relation, run->start,
-						   (size_t) (run->end - run->start));
-	run->start = NULL;
-}
-
+/* Those of one relation together: change sets are made of such chunks. */
 static bool
-take_row(Intake *intake, const RecordView *record, Run *run, Error *error)
+choose_chunk(void *stream, const Relation *relation, uint32_t *chunk)
 {
-	const uint8_t *start = record->encoded.data;
-
-	intake->rows_received++;
-	if (run->start != NULL && run->relation == record->relation && run->end == start)
-	{
-		run->end = start + record->encoded.length;
-		return true;
-	}
-	finish_run(intake, run);
-	if (intake->buffer->open == NULL)
-		return error_set(error, FAIL_RETRY, "row outside of a transaction");
-	if (relations_find(intake->buffer->relations, record->relation) == NULL)
-		return error_set(error, FAIL_RETRY, "row of relation number %u, which was not described",
-						 record->relation);
-	run->relation = record->relation;
-	run->start = start;
-	run->end = start + record->encoded.length;
+	(void) stream;
+	*chunk = relation->number;
 	return true;
 }
 
 bool
 intake_batch(Intake *intake, const void *data, size_t length, int64_t server_time, Error *error)
 {
-	BatchReader batch = batch_reader(data, length);
-	Run			run = {0};
-	RecordView	record;
+	static const Receiver receiver = {choose_chunk, take_record};
 
-	while (batch_next_record(&batch, &record))
-	{
-		bool taken;
-
-		if (record_is_row(&record))
-			taken = take_row(intake, &record, &run, error);
-		else
-		{
-			finish_run(intake, &run);
-			taken = take_other(intake, &record, server_time, error);
-		}
-		if (!taken)
-			return error_context(error, "could not use the stream at %s",
-								 lsn_text(intake->stream_lsn).text);
-	}
-	finish_run(intake, &run);
-	if (batch.error != NULL)
-		return error_set(
-			error, FAIL_RETRY, "could not decode the stream after %s: %s at byte %zu of %zu",
-			lsn_text(intake->stream_lsn).text, batch.error, batch_error_offset(&batch), length);
-	return buffer_keep_small(intake->buffer, error);
+	return receiver_take_batch(&receiver, intake, intake->buffer, &intake->stream_lsn,
+							   byte_range(data, length), server_time, error);
 }
 
 void

@@ -47,9 +47,6 @@ typedef struct Intake
 	size_t carried_count;
 	size_t carried_capacity;
 	bool   stream_lacks_relations;
-
-	uint64_t transactions_received;
-	uint64_t rows_received;
 } Intake;
 
 extern Intake *intake_create(Buffer *buffer, Settle *settle, Schedule *schedule);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "memory.h"
+#include "receiver.h"
 
 /* All records of a transaction lie in one chunk, in their order. */
 #define CHUNK_OF_ALL CHUNK_TRUNCATES
@@ -67,13 +68,8 @@ remote_intake_is_full(const RemoteIntake *intake)
 static bool
 take_begin(RemoteIntake *intake, const RecordView *record, int64_t server_time, Error *error)
 {
-	const BeginView *begin = &record->begin;
-	int64_t			 age = server_time - begin->commit_time;
-
-	if (!buffer_begin(intake->buffer, begin->xid, begin->commit_lsn,
-					  clock_now() - (age > 0 ? age : 0), error))
+	if (!receiver_begin(intake->buffer, &record->begin, server_time, error))
 		return false;
-	intake->buffer->open->commit_time = begin->commit_time;
 	buffer_append_rows(intake->buffer, CHUNK_OF_ALL, record->encoded.data, record->encoded.length);
 	return true;
 }
@@ -86,7 +82,6 @@ take_commit(RemoteIntake *intake, const CommitView *commit, int64_t server_time,
 
 	if (transaction == NULL)
 		return false;
-	intake->transactions_received++;
 	/* It brought nothing that a copy could want. */
 	if (transaction->relation_count == 0 && transaction->truncated_count == 0)
 		buffer_release(intake->buffer, transaction);
@@ -96,8 +91,10 @@ take_commit(RemoteIntake *intake, const CommitView *commit, int64_t server_time,
 }
 
 static bool
-take_other(RemoteIntake *intake, const RecordView *record, int64_t server_time, Error *error)
+take_record(void *stream, const RecordView *record, int64_t server_time, Error *error)
 {
+	RemoteIntake *intake = stream;
+
 	switch (record->kind)
 	{
 		case KIND_BEGIN:
@@ -123,68 +120,22 @@ take_other(RemoteIntake *intake, const RecordView *record, int64_t server_time, 
  * Rows
  */
 
-/* Neighbouring row records, of whatever relations, copied with one call. */
-typedef struct Run
-{
-	uint32_t	   relation; /* of the last row, 0: none yet */
-	bool		   is_wanted; /* that relation */
-	const uint8_t *start; /* NULL: no run */
-	const uint8_t *end;
-} Run;
-
-static void
-finish_run(RemoteIntake *intake, Run *run)
-{
-	if (run->start != NULL)
-		buffer_append_rows(intake->buffer, CHUNK_OF_ALL, run->start,
-						   (size_t) (run->end - run->start));
-	run->start = NULL;
-}
-
 /* The remote may have stream tables of its own, whose messages make the plugin send more than we asked for. */
 static bool
-is_wanted(const RemoteIntake *intake, const Relation *relation)
+choose_chunk(void *stream, const Relation *relation, uint32_t *chunk)
 {
+	RemoteIntake *intake = stream;
+
+	*chunk = CHUNK_OF_ALL;
 	for (size_t i = 0; i < relation->publish_as_count; i++)
 	{
 		if (remote_intake_carries(intake, relation->publish_as[i]))
+		{
+			buffer_note_relation(intake->buffer, relation->number);
 			return true;
+		}
 	}
 	return false;
-}
-
-static bool
-turn_to_relation(RemoteIntake *intake, uint32_t number, Run *run, Error *error)
-{
-	const Relation *relation = relations_find(intake->buffer->relations, number);
-
-	if (relation == NULL)
-		return error_set(error, FAIL_RETRY, "row of relation number %u, which was not described",
-						 number);
-	run->relation = number;
-	run->is_wanted = is_wanted(intake, relation);
-	if (run->is_wanted)
-		buffer_note_relation(intake->buffer, number);
-	return true;
-}
-
-static bool
-take_row(RemoteIntake *intake, const RecordView *record, Run *run, Error *error)
-{
-	const uint8_t *start = record->encoded.data;
-
-	if (intake->buffer->open == NULL)
-		return error_set(error, FAIL_RETRY, "row outside of a transaction");
-	if (record->relation != run->relation && !turn_to_relation(intake, record->relation, run, error))
-		return false;
-	if (!run->is_wanted)
-		return true;
-	if (run->start != NULL && run->end != start)
-		finish_run(intake, run);
-	if (run->start == NULL)
-		run->start = start;
-	run->end = start + record->encoded.length;
-	return true;
 }
 
 /* Whole transactions wait at the remote instead, so it is the open one that fills the disk. */
@@ -206,32 +157,10 @@ bool
 remote_intake_batch(RemoteIntake *intake, const void *data, size_t length, int64_t server_time,
 					Error *error)
 {
-	BatchReader batch = batch_reader(data, length);
-	Run			run = {0};
-	RecordView	record;
+	static const Receiver receiver = {choose_chunk, take_record};
 
-	while (batch_next_record(&batch, &record))
-	{
-		bool taken;
-
-		if (record_is_row(&record))
-			taken = take_row(intake, &record, &run, error);
-		else
-		{
-			finish_run(intake, &run);
-			run.relation = 0;
-			taken = take_other(intake, &record, server_time, error);
-		}
-		if (!taken)
-			return error_context(error, "could not use the stream at %s",
-								 lsn_text(intake->stream_lsn).text);
-	}
-	finish_run(intake, &run);
-	if (batch.error != NULL)
-		return error_set(
-			error, FAIL_RETRY, "could not decode the stream after %s: %s at byte %zu of %zu",
-			lsn_text(intake->stream_lsn).text, batch.error, batch_error_offset(&batch), length);
-	if (!buffer_keep_small(intake->buffer, error))
+	if (!receiver_take_batch(&receiver, intake, intake->buffer, &intake->stream_lsn,
+							 byte_range(data, length), server_time, error))
 		return false;
 	keep_spill_small(intake);
 	return true;

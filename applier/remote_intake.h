@@ -19,9 +19,8 @@ typedef struct RemoteIntake
 	Lsn		stream_lsn;
 	int64_t stream_time;
 
-	Oid		*carried; /* the relations that the stream was asked for, ascending */
-	size_t	 carried_count;
-	uint64_t transactions_received;
+	Oid	  *carried; /* the relations that the stream was asked for, ascending */
+	size_t carried_count;
 } RemoteIntake;
 
 /* Takes over `carried` (ascending); what commits before start_lsn counts as received. */
