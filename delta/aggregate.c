@@ -8,7 +8,8 @@
  *
  *     SELECT keys, sum(weight) AS rows, sum(weight * x) ... FROM (terms) t GROUP BY keys
  *
- * is merged into the state (STEP_MERGE): new = old + delta; a group without rows goes.  A group that lost its min or max is computed again
+ * is merged into the state (STEP_MERGE): new = old + delta; a group without rows goes.  For few rows the statement does not group, which costs more than
+ * all the rest, and merging adds up (row by row: sums only, since a sum of one row is an expression).  A group that lost its min or max is computed again
  * from the new state of the inputs, restricted to its key (STEP_REPLACE).
  *
  * Otherwise, affected keys: K = the keys that occur in the join's delta; all groups in K are computed again and replace what
@@ -154,6 +155,8 @@ add_algebraic_steps(AggregateBuild *build)
 	join_add_inputs(build->block, delta);
 	fk_prune_step(build->block, delta);
 	delta->print = aggregate_print_group_delta;
+	if (aggregate_has_row_deltas(build))
+		delta->print_rows = aggregate_print_row_deltas;
 	delta->output = add_rowset(build, "group_delta");
 
 	merge = add_step(build, STEP_MERGE, "algebraic");

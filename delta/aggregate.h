@@ -23,6 +23,7 @@ typedef struct AggregateColumn
 {
 	StateColumn *state;
 	char	   *delta_sql;		/* over t: its column of the group delta */
+	char	   *row_sql;		/* the same of a single row, without an aggregate; NULL: there is no such expression */
 	char	   *gone_sql;		/* min and max */
 	Aggref	   *aggref;			/* affected keys: the call itself */
 } AggregateColumn;
@@ -54,8 +55,12 @@ extern Expr *aggregate_state_var(AggregateBuild *build, StateColumn *column);
 /* All rows of the state, computed from the inputs' new state. */
 extern char *aggregate_fill_sql(AggregateBuild *build);
 
+/* Is there a group delta row by row? */
+extern bool aggregate_has_row_deltas(AggregateBuild *build);
+
 /* Printers of the node's steps. */
 extern char *aggregate_print_group_delta(ProgramStep *step, uint64 nonempty);
+extern char *aggregate_print_row_deltas(ProgramStep *step, uint64 nonempty);
 extern char *aggregate_print_affected_keys(ProgramStep *step, uint64 nonempty);
 extern char *aggregate_print_recompute(ProgramStep *step, const char *keys_name, uint64 null_keys);
 

@@ -1,6 +1,6 @@
 /*
  * delta/aggregate_sql.c
- *     The statements of a grouping node: the group delta, the affected keys, and groups computed again.
+ *     The statements of a grouping node: the group delta, grouped or row by row, the affected keys, and groups computed again.
  *
  * The group delta and the algebraic computation of groups are the same text over different rows: the terms of the delta with their
  * weights, or the new state with weight 1.
@@ -57,6 +57,46 @@ aggregate_print_group_delta(ProgramStep *step, uint64 nonempty)
 
 	return group_sql(build, join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty),
 										   build->targets), false);
+}
+
+/* The same without grouping: each row as the delta of its group. */
+char *
+aggregate_print_row_deltas(ProgramStep *step, uint64 nonempty)
+{
+	AggregateBuild *build = step->build;
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int i = 1; i <= list_length(build->keys); i++)
+		appendStringInfo(&sql, "t.k%d, ", i);
+	appendStringInfoString(&sql, "(t.__w)::bigint AS rows");
+	foreach(lc, build->columns)
+	{
+		AggregateColumn *column = lfirst(lc);
+
+		appendStringInfo(&sql, ",\n\t%s AS %s", column->row_sql, column->state->name);
+	}
+	appendStringInfo(&sql, ", 1 AS " ROWSET_WEIGHT_COLUMN "\nFROM (%s) t",
+					 join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty), build->targets));
+	return sql.data;
+}
+
+bool
+aggregate_has_row_deltas(AggregateBuild *build)
+{
+	ListCell   *lc;
+
+	/* without keys there is a group delta even where there are no rows */
+	if (build->keys == NIL)
+		return false;
+	foreach(lc, build->columns)
+	{
+		if (((AggregateColumn *) lfirst(lc))->row_sql == NULL)
+			return false;
+	}
+	return true;
 }
 
 /* The distinct keys of the delta.  Without keys: one empty row. */

@@ -107,9 +107,9 @@ argument_column(AggregateBuild *build, Aggref *aggref)
 	return name;
 }
 
-/* A merge column with this group-delta expression, shared by calls that need the same one. */
+/* A merge column with this group-delta expression (and that of a single row, if there is one), shared by calls that need the same one. */
 static StateColumn *
-merge_column(AggregateBuild *build, char *delta_sql, Oid type, Oid merge_function)
+merge_column(AggregateBuild *build, char *delta_sql, char *row_sql, Oid type, Oid merge_function)
 {
 	ListCell   *lc;
 	AggregateColumn *column;
@@ -122,6 +122,7 @@ merge_column(AggregateBuild *build, char *delta_sql, Oid type, Oid merge_functio
 	}
 	column = palloc0(sizeof(AggregateColumn));
 	column->delta_sql = delta_sql;
+	column->row_sql = row_sql;
 	column->state = add_state_column(build, psprintf("s%d", list_length(build->columns) + 1),
 									 type, -1, InvalidOid);
 	column->state->merge_function = merge_function;
@@ -148,12 +149,18 @@ final_call(const char *name, Oid result_type, Expr *arg1, Expr *arg2)
 								 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 }
 
+/* How many rows fulfil the condition. */
+static StateColumn *
+rows_with_column(AggregateBuild *build, const char *condition)
+{
+	return merge_column(build, psprintf("COALESCE(sum(t.__w) FILTER (WHERE %s), 0)", condition),
+						psprintf("CASE WHEN %s THEN t.__w ELSE 0 END::bigint", condition), INT8OID, F_INT8PL);
+}
+
 static StateColumn *
 count_column(AggregateBuild *build, const char *argument)
 {
-	return merge_column(build,
-						psprintf("COALESCE(sum(t.__w) FILTER (WHERE t.%s IS DISTINCT FROM NULL), 0)", argument),
-						INT8OID, F_INT8PL);
+	return rows_with_column(build, psprintf("t.%s IS DISTINCT FROM NULL", argument));
 }
 
 static void
@@ -165,7 +172,7 @@ add_minmax_column(AggregateBuild *build, AggregateCall *call, const char *argume
 	Node	   *expr = (Node *) linitial_node(TargetEntry, call->aggref->args)->expr;
 	StateColumn *state = merge_column(build,
 									  psprintf("%s(t.%s) FILTER (WHERE t.__w > 0)", function, argument),
-									  call->aggref->aggtype, InvalidOid);
+									  NULL, call->aggref->aggtype, InvalidOid);
 
 	if (!state->is_minmax)
 	{
@@ -186,7 +193,7 @@ static void
 add_image_column(AggregateBuild *build, AggregateCall *call, const char *argument)
 {
 	Aggref	   *aggref = call->aggref;
-	StateColumn *images = merge_column(build, psprintf("pgtrickle.image_counts(t.%s, t.__w)", argument), BYTEAOID,
+	StateColumn *images = merge_column(build, psprintf("pgtrickle.image_counts(t.%s, t.__w)", argument), NULL, BYTEAOID,
 									   extension_function("image_counts_merge", 2, BYTEAOID, BYTEAOID));
 	Expr	   *of_type = (Expr *) makeNullConst(aggref->aggtype, -1, aggref->aggcollid);
 
@@ -198,7 +205,7 @@ add_image_column(AggregateBuild *build, AggregateCall *call, const char *argumen
 static StateColumn *
 numeric_state_column(AggregateBuild *build, char *value)
 {
-	return merge_column(build, psprintf("pgtrickle.numeric_state(%s, t.__w)", value), BYTEAOID,
+	return merge_column(build, psprintf("pgtrickle.numeric_state(%s, t.__w)", value), NULL, BYTEAOID,
 						extension_function("numeric_state_merge", 2, BYTEAOID, BYTEAOID));
 }
 
@@ -220,10 +227,8 @@ add_variance_columns(AggregateBuild *build, AggregateCall *call, const char *arg
 static void
 add_bool_columns(AggregateBuild *build, AggregateCall *call, const char *argument)
 {
-	StateColumn *trues = merge_column(build, psprintf("COALESCE(sum(t.__w) FILTER (WHERE t.%s), 0)", argument),
-									  INT8OID, F_INT8PL);
-	StateColumn *falses = merge_column(build, psprintf("COALESCE(sum(t.__w) FILTER (WHERE NOT t.%s), 0)", argument),
-									   INT8OID, F_INT8PL);
+	StateColumn *trues = rows_with_column(build, psprintf("t.%s", argument));
+	StateColumn *falses = rows_with_column(build, psprintf("NOT t.%s", argument));
 
 	call->final = final_call(call->rule == AGGREGATE_BOOL_AND ? "bool_and_of" : "bool_or_of", BOOLOID,
 							 aggregate_state_var(build, trues), aggregate_state_var(build, falses));
@@ -250,6 +255,7 @@ add_algebraic_columns(AggregateBuild *build, AggregateCall *call)
 		case AGGREGATE_SUM_INTEGER:
 		case AGGREGATE_AVG_INTEGER:
 			sum = merge_column(build, psprintf("COALESCE(pgtrickle.weighted_sum(t.%s, t.__w), 0)", argument),
+							   psprintf("COALESCE(pgtrickle.weighted_sum_step(0, t.%s, t.__w), 0)", argument),
 							   INT8OID, F_INT8PL);
 			call->final = final_call(call->rule == AGGREGATE_SUM_INTEGER ? "sum_or_null" : "avg_or_null",
 									 call->aggref->aggtype, aggregate_state_var(build, sum),
@@ -258,6 +264,7 @@ add_algebraic_columns(AggregateBuild *build, AggregateCall *call)
 		case AGGREGATE_SUM_BIGINT:
 		case AGGREGATE_AVG_BIGINT:
 			sum = merge_column(build, psprintf("COALESCE(sum((t.%s)::numeric * (t.__w)::numeric), 0)", argument),
+							   psprintf("COALESCE((t.%s)::numeric * (t.__w)::numeric, 0)", argument),
 							   NUMERICOID, F_NUMERIC_ADD);
 			call->final = final_call(call->rule == AGGREGATE_SUM_BIGINT ? "sum_or_null" : "avg_or_null",
 									 call->aggref->aggtype, aggregate_state_var(build, sum),
@@ -270,13 +277,13 @@ add_algebraic_columns(AggregateBuild *build, AggregateCall *call)
 									 NUMERICOID, aggregate_state_var(build, sum), NULL);
 			break;
 		case AGGREGATE_SUM_MONEY:
-			sum = merge_column(build, psprintf("pgtrickle.weighted_sum(t.%s, t.__w)", argument), MONEYOID, F_CASH_PL);
+			sum = merge_column(build, psprintf("pgtrickle.weighted_sum(t.%s, t.__w)", argument), NULL, MONEYOID, F_CASH_PL);
 			call->final = final_call("sum_or_null", MONEYOID, aggregate_state_var(build, sum),
 									 aggregate_state_var(build, count_column(build, argument)));
 			break;
 		case AGGREGATE_SUM_INTERVAL:
 		case AGGREGATE_AVG_INTERVAL:
-			sum = merge_column(build, psprintf("pgtrickle.interval_state(t.%s, t.__w)", argument), BYTEAOID,
+			sum = merge_column(build, psprintf("pgtrickle.interval_state(t.%s, t.__w)", argument), NULL, BYTEAOID,
 							   extension_function("interval_state_merge", 2, BYTEAOID, BYTEAOID));
 			call->final = final_call(call->rule == AGGREGATE_SUM_INTERVAL ? "interval_state_sum" : "interval_state_avg",
 									 INTERVALOID, aggregate_state_var(build, sum), NULL);

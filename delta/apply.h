@@ -74,6 +74,8 @@ typedef struct MergeColumn
  * group has), and the merge columns.  The group delta has the key columns first (in the order of locator->key_attnos), then the
  * delta of rows_attno (bigint) at delta attribute nkeys + 1, the others where their MergeColumn says; its weight is always 1 and ignored.
  *
+ * A group delta that is_row_by_row may have several rows per group, which are added up first; it has no MIN/MAX columns.
+ *
  * For every group: finds the state row, computes the new one, inserts / updates / deletes it (deleted when rows becomes 0,
  * unless `keep_empty`: the one row of an aggregate without GROUP BY); appends the old image with weight -1 and the new image with +1 to `out` (columns: the
  * state table's live columns; nothing when the image does not change).  A group whose MIN/MAX lost its extremum (a value that went compares equal to or beyond the

@@ -2,7 +2,7 @@
  * delta/merge.c
  *     Merges a group delta into a state table, and says how the state's rows changed.
  *
- * One probe per group, in the order of the index when there are many.  Counts and sums are merged by
+ * One probe per group, in the order of the index when there are many, or when the group delta was computed row by row and is grouped here.  Counts and sums are merged by
  * functions.  A smallest value can be merged as long as what went is larger than what is now known to be the
  * smallest: the smaller one of the stored value and of what came.  Comparing with both keeps this right when a value came and went again
  * within one delta.  Otherwise somebody has to look at the group's rows again: its key goes to `recompute`.
@@ -18,6 +18,7 @@
 #include "row_finder.h"
 #include "row_text.h"
 #include "table_writer.h"
+#include "utils/fmgrprotos.h"
 
 #define SORT_GROUPS_MIN 256
 
@@ -254,6 +255,68 @@ merge_group(Merge *merge, TupleTableSlot *delta)
 		group_was_inserted(merge);
 }
 
+/* A group's first row, in the group's memory, to which others are added. */
+static void
+begin_sum(Merge *merge, TupleTableSlot *sum, TupleTableSlot *row)
+{
+	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), sum, false);
+	slot_getallattrs(sum);
+}
+
+static void
+add_to_sum(Merge *merge, TupleTableSlot *sum, TupleTableSlot *row)
+{
+	int rows_at = merge->target->locator.nkeys;
+
+	slot_getallattrs(row);
+	sum->tts_values[rows_at] =
+		DirectFunctionCall2(int8pl, sum->tts_values[rows_at], row->tts_values[rows_at]);
+	for (int i = 0; i < merge->target->ncolumns; i++)
+	{
+		MergeColumn	 *column = &merge->target->columns[i];
+		NullableValue total = merge_by_function(column, delta_value(sum, column->delta_attno),
+												delta_value(row, column->delta_attno));
+
+		Assert(column->kind == MERGE_FUNCTION);
+		sum->tts_values[column->delta_attno - 1] = total.value;
+		sum->tts_isnull[column->delta_attno - 1] = total.isnull;
+	}
+}
+
+/* A group delta row by row: what has the same key is added up, as the statement that groups would have done. */
+static void
+merge_rows(Merge *merge)
+{
+	int				nkeys = merge->target->locator.nkeys;
+	AttrNumber	   *attnos = palloc(nkeys * sizeof(AttrNumber));
+	KeyOrder	   *order = key_order_of_index(row_finder_index(merge->finder), nkeys);
+	TupleTableSlot *sum = rowset_make_slot(merge->group_delta);
+	KeyedRows	   *rows;
+	TupleTableSlot *row;
+
+	for (int i = 0; i < nkeys; i++)
+		attnos[i] = i + 1;
+	rows = keyed_rows_begin(merge->group_delta, order, attnos);
+	row = keyed_rows_next(rows);
+	while (row != NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(merge->group_context);
+
+		CHECK_FOR_INTERRUPTS();
+		begin_sum(merge, sum, row);
+		while ((row = keyed_rows_next(rows)) != NULL &&
+			   key_order_compare(order, sum->tts_values, sum->tts_isnull, keyed_rows_keys(rows),
+								 keyed_rows_key_nulls(rows)) == 0)
+			add_to_sum(merge, sum, row);
+		merge_group(merge, sum);
+		ExecClearTuple(sum);
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(merge->group_context);
+	}
+	keyed_rows_end(rows);
+	ExecDropSingleTupleTableSlot(sum);
+}
+
 /* One after the other, each in a clean memory context. */
 static void
 merge_groups(Merge *merge)
@@ -353,7 +416,10 @@ write_merge(void *argument)
 	check_rowsets(merge);
 	merge->group_context = AllocSetContextCreate(CurrentMemoryContext, "pgtrickle merge group",
 												 ALLOCSET_DEFAULT_SIZES);
-	merge_groups(merge);
+	if (merge->group_delta->is_row_by_row && merge->group_delta->row_count > 1)
+		merge_rows(merge);
+	else
+		merge_groups(merge);
 	row_finder_close(merge->finder);
 	table_writer_close(merge->writer);
 }

@@ -78,6 +78,9 @@ struct ProgramStep;
 /* Besides the inputs that are not empty: set for a step that follows the time. */
 #define STEP_TIME_PASSED (UINT64CONST(1) << 63)
 
+/* The variant of a STEP_QUERY for few rows: print_rows (merge.c adds up what belongs together). */
+#define STEP_ROW_BY_ROW (UINT64CONST(1) << 61)
+
 /* The variant of a STEP_QUERY that reads the places of rows that were looked up for several stream tables (shared_rows.c). */
 #define STEP_SHARED (UINT64CONST(1) << 62)
 
@@ -96,6 +99,7 @@ typedef struct ProgramStep
 	int		   *inputs;			/* rowset numbers */
 	int			output;			/* rowset number */
 	StepPrinter print;			/* STEP_QUERY */
+	StepPrinter print_rows;		/* STEP_QUERY whose output is merged: not grouped, a group delta for each row; NULL: no such statement */
 	bool		subtracts;		/* STEP_QUERY: one input without deletes may already yield some */
 	void	   *build;			/* what the printer works from */
 	List	   *states_read;	/* of ProgramState: bound by the WITH clause in front */

@@ -30,6 +30,7 @@ typedef struct Rowset
 	int64					   row_count;
 	bool					   has_deletes; /* some weight is negative */
 	bool					   has_inserts; /* some weight is positive; for rowsets that were filled row by row */
+	bool					   is_row_by_row; /* a group delta in which a group may have several rows, to be added up */
 	EphemeralNamedRelationData enr; /* filled by rowset_register */
 
 	/* rowset.c's own */

@@ -32,6 +32,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#define ROW_BY_ROW_MAX 16		/* rows of a step's inputs, and of its output as the planner expects */
+
 /* ---- prepared statements ---- */
 
 void
@@ -101,7 +103,8 @@ table_step_sql(LoadedTable *table, int step_no, uint64 variant)
 	ProgramStep *step = list_nth(table->program->steps, step_no);
 
 	/* the printer's scratch is thrown away with the caller's context */
-	char	   *body = step->kind == STEP_QUERY ? step->print(step, variant)
+	char	   *body = (variant & STEP_ROW_BY_ROW) != 0 ? step->print_rows(step, variant & ~STEP_ROW_BY_ROW)
+		: step->kind == STEP_QUERY ? step->print(step, variant)
 		: step->print_recompute(step, ((ProgramRowset *) list_nth(table->program->rowsets, step->inputs[0]))->name,
 								variant);
 
@@ -124,7 +127,7 @@ prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
 	SPI_keepplan(plan);
 	entry = hash_search(table->plans, &key, HASH_ENTER, &found);
 	entry->plan = plan;
-	entry->is_indirect = false;
+	entry->is_indirect = entry->is_planned = false;
 	return entry;
 }
 
@@ -157,6 +160,7 @@ run_directly(Run *run, ProgramStep *step, PlanEntry *entry, uint64 nonempty, con
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(entry->plan));
 	Rowset	   *rowset;
 
+	nonempty &= ~STEP_ROW_BY_ROW;
 	if (entry->is_indirect || (nonempty & (nonempty - 1)) != 0 || nonempty >= STEP_SHARED)
 		return NULL;
 	rowset = rowset_create(name, source->resultDesc);
@@ -167,11 +171,46 @@ run_directly(Run *run, ProgramStep *step, PlanEntry *entry, uint64 nonempty, con
 	return NULL;
 }
 
+/* Does the planner expect many rows? */
+static bool
+is_wide(PlanEntry *entry)
+{
+	CachedPlan *plan;
+
+	if (entry->is_planned)
+		return entry->is_wide;
+	plan = SPI_plan_get_cached_plan(entry->plan);
+	if (plan == NULL)
+		return true;
+	entry->is_wide = linitial_node(PlannedStmt, plan->stmt_list)->planTree->plan_rows > ROW_BY_ROW_MAX;
+	entry->is_planned = true;
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	return entry->is_wide;
+}
+
+/* Few rows of a writer are not grouped, if that is possible: starting to do so costs more than all the rest of a run. */
+static PlanEntry *
+prepare_query_step(Run *run, ProgramStep *step, int step_no, uint64 *variant, uint64 magnitudes, int64 input_rows)
+{
+	if (run->locks != NULL && step->print_rows != NULL && input_rows <= ROW_BY_ROW_MAX)
+	{
+		PlanEntry  *entry = prepare_step(run->table, step_no, *variant | STEP_ROW_BY_ROW, magnitudes);
+
+		if (!is_wide(entry))
+		{
+			*variant |= STEP_ROW_BY_ROW;
+			return entry;
+		}
+	}
+	return prepare_step(run->table, step_no, *variant, magnitudes);
+}
+
 static void
 run_query_step(Run *run, ProgramStep *step, int step_no)
 {
 	uint64		nonempty = step->follows_time ? STEP_TIME_PASSED : 0;
 	uint64		magnitudes = 0;
+	int64		input_rows = 0;
 	bool		has_deletes = false;
 	Rowset	   *places = NULL;
 	const char *name = ((ProgramRowset *) list_nth(run->table->program->rowsets, step->output))->name;
@@ -189,6 +228,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 			continue;
 		nonempty |= UINT64CONST(1) << i;
 		magnitudes = cost_magnitudes_add(magnitudes, (double) input->row_count);
+		input_rows += input->row_count;
 		has_deletes |= input->has_deletes;
 	}
 	if (nonempty == 0)
@@ -201,7 +241,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 		nonempty |= STEP_SHARED;
 		magnitudes = cost_magnitude((double) places->row_count);
 	}
-	entry = prepare_step(run->table, step_no, nonempty, magnitudes);
+	entry = prepare_query_step(run, step, step_no, &nonempty, magnitudes, input_rows);
 	rowset = run_directly(run, step, entry, nonempty, name);
 	if (rowset == NULL)
 	{
@@ -210,6 +250,7 @@ run_query_step(Run *run, ProgramStep *step, int step_no)
 	}
 	if (places != NULL)
 		shared_rows_unregister(places);
+	rowset->is_row_by_row = (nonempty & STEP_ROW_BY_ROW) != 0;
 	run_keep_result(run, step->output, rowset);
 }
 
