@@ -11,6 +11,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "direct_join.h"
 #include "direct_step.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
@@ -128,6 +129,7 @@ prepare_step(LoadedTable *table, int step_no, uint64 variant, uint64 magnitudes)
 	entry = hash_search(table->plans, &key, HASH_ENTER, &found);
 	entry->plan = plan;
 	entry->is_indirect = entry->is_planned = false;
+	entry->join = NULL;
 	return entry;
 }
 
@@ -153,21 +155,24 @@ run_keep_result(Run *run, int number, Rowset *rowset)
 		rowset_register(rowset);
 }
 
-/* The statement's rows, if it only projects one rowset; else NULL. */
+/* The statement's rows, if it only projects one rowset or looks its rows up in one table; else NULL. */
 static Rowset *
 run_directly(Run *run, ProgramStep *step, PlanEntry *entry, uint64 nonempty, const char *name)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(entry->plan));
+	Rowset	   *input;
 	Rowset	   *rowset;
 
 	nonempty &= ~STEP_ROW_BY_ROW;
 	if (entry->is_indirect || (nonempty & (nonempty - 1)) != 0 || nonempty >= STEP_SHARED)
 		return NULL;
+	input = run->rowsets[step->inputs[pg_rightmost_one_pos64(nonempty)]];
 	rowset = rowset_create(name, source->resultDesc);
-	if (direct_step_run(entry->plan, run->rowsets[step->inputs[pg_rightmost_one_pos64(nonempty)]], rowset))
+	if ((entry->join == NULL && direct_step_run(entry->plan, input, rowset)) ||
+		direct_join_run(entry->plan, &entry->join, run->table->context, input, rowset))
 		return rowset;
 	rowset_free(rowset);
-	entry->is_indirect = true;
+	entry->is_indirect = isolation_older_snapshot() == NULL;
 	return NULL;
 }
 

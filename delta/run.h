@@ -28,7 +28,8 @@ typedef struct PlanEntry
 {
 	PlanKey		key;
 	SPIPlanPtr	plan;
-	bool		is_indirect;	/* more than direct_step.c can do */
+	struct DirectJoin *join;	/* what direct_join.c keeps */
+	bool		is_indirect;	/* more than direct_step.c and direct_join.c can do */
 	bool		is_planned;		/* STEP_ROW_BY_ROW: is_wide is known */
 	bool		is_wide;		/* the planner expects so many rows that grouping them pays */
 } PlanEntry;

@@ -1,0 +1,452 @@
+/*
+ * delta/direct_join.c
+ *     Steps that look up the few rows of one rowset in one table, run without the executor.
+ *
+ *     hash join or nested loop -----> for each row of the rowset: the index's key from the row --> rows of the table
+ *       scan of the rowset                --> all conditions --> the join's target list
+ *       scan of the table
+ *
+ * It is the step between a changed row and its group when the group's name is in another table.  As in direct_step.c, starting and ending the
+ * executor takes longer than the look-up does, and what is to be evaluated comes from the plan as the server has it, whose validity and
+ * locks are its business.  How the plan reads the table does not matter: a hash join of twenty rows reads all of them where an index finds the one.
+ *
+ * Every condition of the plan, whichever node has it, is evaluated for the pair of rows; those that the index serves, once more.  So it does not matter
+ * for the result which of them have served.  To that end the expressions of all nodes are written over the two rows: the rowset's are OUTER_VAR, the table's
+ * are INNER_VAR.
+ *
+ * Making this of a plan costs as much as starting the executor, so it is kept until the server makes another plan.  Only what needs nothing of a transaction can be
+ * kept: expressions of a few kinds of nodes, over functions written in C.  The table and its index are opened for each run.
+ */
+#include "direct_join.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/table.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "compat.h"
+#include "isolation.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/plannodes.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#define LOOKUPS_MAX 64			/* rows of the rowset; beyond, the executor's start does not count */
+
+struct DirectJoin
+{
+	MemoryContext context;		/* all of this */
+	int			generation;		/* of the plan */
+	bool		fits;			/* false: the plan is another one, there is nothing below */
+	Oid			relid;
+	Oid			index_oid;
+	int			nkeys;
+	ScanKeyData keys[INDEX_MAX_KEYS];	/* the values to be filled in */
+	ExprState  *key_values[INDEX_MAX_KEYS];
+	ExprState  *conditions;
+	ProjectionInfo *projection;
+	ExprContext *econtext;
+};
+
+/* ---- the plan ---- */
+
+/* The parts of a plan that fits, and what their expressions name. */
+typedef struct Shape
+{
+	Plan	   *join;
+	NamedTuplestoreScan *rowset;
+	Plan	   *table;			/* SeqScan, IndexScan or IndexOnlyScan */
+	Index		table_rtindex;
+	int			rowset_side;	/* OUTER_VAR or INNER_VAR, as the join calls it */
+	List	   *conditions;		/* of all nodes */
+	List	   *nest_params;	/* what an index scan gets from the rowset */
+	List	   *index_columns;	/* what an index-only scan reads */
+	bool		unsuitable;		/* some expression cannot be kept */
+} Shape;
+
+static bool
+set_table(Shape *shape, Plan *plan)
+{
+	if (IsA(plan, Hash) || IsA(plan, Material))
+		plan = outerPlan(plan);
+	shape->table = plan;
+	switch (nodeTag(plan))
+	{
+		case T_SeqScan:
+			break;
+		case T_IndexScan:
+			shape->conditions = list_concat_copy(shape->conditions, ((IndexScan *) plan)->indexqualorig);
+			break;
+		case T_IndexOnlyScan:
+			shape->index_columns = ((IndexOnlyScan *) plan)->indextlist;
+			shape->conditions = list_concat_copy(shape->conditions, ((IndexOnlyScan *) plan)->recheckqual);
+			break;
+		default:
+			return false;
+	}
+	shape->table_rtindex = ((Scan *) plan)->scanrelid;
+	return true;
+}
+
+static NamedTuplestoreScan *
+scan_of(Plan *plan, Rowset *input)
+{
+	if (IsA(plan, Hash) || IsA(plan, Material))
+		plan = outerPlan(plan);
+	return IsA(plan, NamedTuplestoreScan) && strcmp(((NamedTuplestoreScan *) plan)->enrname, input->name) == 0
+		? (NamedTuplestoreScan *) plan : NULL;
+}
+
+static bool
+find_shape(Shape *shape, PlannedStmt *statement, Rowset *input)
+{
+	Plan	   *join = statement->planTree;
+
+	/* with row-level security, the order in which conditions are evaluated matters */
+	if (statement->commandType != CMD_SELECT || statement->subplans != NIL || statement->dependsOnRole ||
+		statement->rowMarks != NIL || (!IsA(join, HashJoin) && !IsA(join, NestLoop)) || ((Join *) join)->jointype != JOIN_INNER)
+		return false;
+	shape->join = join;
+	if (IsA(join, HashJoin))
+		shape->conditions = ((HashJoin *) join)->hashclauses;
+	else
+		shape->nest_params = ((NestLoop *) join)->nestParams;
+	shape->rowset_side = OUTER_VAR;
+	shape->rowset = scan_of(outerPlan(join), input);
+	if (shape->rowset == NULL)
+	{
+		shape->rowset_side = INNER_VAR;
+		shape->rowset = scan_of(innerPlan(join), input);
+	}
+	if (shape->rowset == NULL || !set_table(shape, shape->rowset_side == OUTER_VAR ? innerPlan(join) : outerPlan(join)))
+		return false;
+	shape->conditions = list_concat_copy(shape->conditions, ((Join *) join)->joinqual);
+	shape->conditions = list_concat(shape->conditions, join->qual);
+	shape->conditions = list_concat(shape->conditions, shape->table->qual);
+	shape->conditions = list_concat(shape->conditions, shape->rowset->scan.plan.qual);
+	return rt_fetch(shape->table_rtindex, statement->rtable)->relkind == RELKIND_RELATION;
+}
+
+/* ---- its expressions, over the two rows ---- */
+
+/* Functions in other languages keep things in what calls them that end with the transaction. */
+static bool
+is_not_in_c(Oid function, void *context)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Form_pg_proc form;
+	bool		is_c;
+
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	form = (Form_pg_proc) GETSTRUCT(tuple);
+	is_c = (form->prolang == INTERNALlanguageId || form->prolang == ClanguageId) && !form->proretset &&
+		!form->prosecdef && heap_attisnull(tuple, Anum_pg_proc_proconfig, NULL);
+	ReleaseSysCache(tuple);
+	return !is_c;
+}
+
+static Node *
+unsuitable(Shape *shape, Node *node)
+{
+	shape->unsuitable = true;
+	return node;
+}
+
+static Node *over_rows_mutator(Node *node, Shape *shape);
+
+static Node *
+column_over_rows(Var *column, Shape *shape)
+{
+	List	   *targets = NIL;
+
+	if (column->varno == OUTER_VAR || column->varno == INNER_VAR)
+		targets = column->varno == shape->rowset_side ? shape->rowset->scan.plan.targetlist : shape->table->targetlist;
+	else if (column->varno == INDEX_VAR)
+		targets = shape->index_columns;
+	if (targets != NIL)
+		return over_rows_mutator((Node *) list_nth_node(TargetEntry, targets, column->varattno - 1)->expr, shape);
+	if (column->varattno <= 0)
+		return unsuitable(shape, (Node *) column);
+	column = copyObject(column);
+	column->varno = column->varno == (int) shape->table_rtindex ? INNER_VAR : OUTER_VAR;
+	return (Node *) column;
+}
+
+static Node *
+parameter_over_rows(Param *param, Shape *shape)
+{
+	ListCell   *lc;
+
+	foreach(lc, shape->nest_params)
+	{
+		NestLoopParam *passed = lfirst(lc);
+
+		if (param->paramkind == PARAM_EXEC && passed->paramno == param->paramid)
+			return over_rows_mutator((Node *) passed->paramval, shape);
+	}
+	return unsuitable(shape, (Node *) param);
+}
+
+static Node *
+over_rows_mutator(Node *node, Shape *shape)
+{
+	if (node == NULL)
+		return NULL;
+	switch (nodeTag(node))
+	{
+		case T_Var:
+			return column_over_rows((Var *) node, shape);
+		case T_Param:
+			return parameter_over_rows((Param *) node, shape);
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+			if (check_functions_in_node(node, is_not_in_c, NULL))
+				return unsuitable(shape, node);
+			break;
+		case T_Const:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_RelabelType:
+		case T_CaseExpr:
+		case T_CaseWhen:
+		case T_CoalesceExpr:
+		case T_TargetEntry:
+		case T_List:
+			break;
+		default:
+			return unsuitable(shape, node);
+	}
+	return expression_tree_mutator(node, over_rows_mutator, shape);
+}
+
+/* ---- the index ---- */
+
+typedef struct KeySearch
+{
+	Relation	index;
+	int			column;			/* of the index, from 0 */
+	Oid			operator;		/* result: column operator value */
+	Expr	   *value;
+} KeySearch;
+
+static bool
+reads_table_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno == INNER_VAR;
+	return expression_tree_walker(node, reads_table_walker, context);
+}
+
+/* Is it "column = value", either way round, with the value from the rowset's row and the index's own equality? */
+static bool
+condition_serves(KeySearch *search, OpExpr *condition)
+{
+	Relation	index = search->index;
+	int			i = search->column;
+
+	if (!IsA(condition, OpExpr) || list_length(condition->args) != 2)
+		return false;
+	for (int side = 0; side < 2; side++)
+	{
+		Var		   *column = list_nth(condition->args, side);
+		Oid			operator = side == 0 ? condition->opno : get_commutator(condition->opno);
+
+		search->value = list_nth(condition->args, 1 - side);
+		search->operator = operator;
+		if (IsA(column, Var) && column->varno == INNER_VAR && column->varattno == index->rd_index->indkey.values[i] &&
+			OidIsValid(operator) && get_op_opfamily_strategy(operator, index->rd_opfamily[i]) == BTEqualStrategyNumber &&
+			(!OidIsValid(index->rd_indcollation[i]) || index->rd_indcollation[i] == condition->inputcollid) &&
+			!reads_table_walker((Node *) search->value, NULL))
+			return true;
+	}
+	return false;
+}
+
+/* A unique index all of whose columns are given: it finds one row. */
+static bool
+use_index(DirectJoin *join, Relation index, List *conditions)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisunique || !form->indisvalid || form->indcheckxmin ||
+		RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (int i = 0; i < form->indnkeyatts; i++)
+	{
+		KeySearch	search = {.index = index, .column = i};
+		Oid			left_type;
+		Oid			right_type;
+		ListCell   *lc;
+
+		foreach(lc, conditions)
+		{
+			if (condition_serves(&search, lfirst(lc)))
+				break;
+		}
+		if (lc == NULL)
+			return false;
+		op_input_types(search.operator, &left_type, &right_type);
+		ScanKeyEntryInitialize(&join->keys[i], 0, i + 1, BTEqualStrategyNumber, right_type, index->rd_indcollation[i],
+							   get_opcode(search.operator), (Datum) 0);
+		join->key_values[i] = ExecInitExpr(search.value, NULL);
+	}
+	join->index_oid = RelationGetRelid(index);
+	join->nkeys = form->indnkeyatts;
+	return true;
+}
+
+static bool
+find_index(DirectJoin *join, List *conditions)
+{
+	Relation	relation = table_open(join->relid, NoLock);
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(relation))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		found = use_index(join, index, conditions);
+		index_close(index, AccessShareLock);
+		if (found)
+			break;
+	}
+	table_close(relation, NoLock);
+	return found;
+}
+
+/* ---- making one ---- */
+
+static bool
+make_of_plan(DirectJoin *join, PlannedStmt *statement, Rowset *input, Rowset *output)
+{
+	Shape		shape = {0};
+	List	   *conditions;
+	List	   *targets;
+
+	if (!find_shape(&shape, statement, input))
+		return false;
+	conditions = (List *) over_rows_mutator((Node *) shape.conditions, &shape);
+	targets = (List *) over_rows_mutator((Node *) shape.join->targetlist, &shape);
+	if (shape.unsuitable)
+		return false;
+	join->relid = rt_fetch(shape.table_rtindex, statement->rtable)->relid;
+	if (!find_index(join, conditions))
+		return false;
+	join->econtext = CreateStandaloneExprContext();
+	join->conditions = ExecInitQual(conditions, NULL);
+	join->projection = ExecBuildProjectionInfo(targets, join->econtext,
+											   MakeSingleTupleTableSlot(CreateTupleDescCopy(output->tupdesc), &TTSOpsVirtual),
+											   NULL, NULL);
+	return true;
+}
+
+static DirectJoin *
+make_join(CachedPlan *plan, MemoryContext parent, Rowset *input, Rowset *output)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "direct join", ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	DirectJoin *join = palloc0(sizeof(DirectJoin));
+
+	join->context = context;
+	join->generation = plan->generation;
+	join->fits = list_length(plan->stmt_list) == 1 &&
+		make_of_plan(join, linitial_node(PlannedStmt, plan->stmt_list), input, output);
+	MemoryContextSwitchTo(oldcontext);
+	/* only now: what an error leaves half made goes with the statement */
+	MemoryContextSetParent(context, parent);
+	return join;
+}
+
+/* ---- running ---- */
+
+/* False: some value is NULL, which equals nothing. */
+static bool
+compute_keys(DirectJoin *join)
+{
+	for (int i = 0; i < join->nkeys; i++)
+	{
+		bool		isnull;
+
+		join->keys[i].sk_argument = ExecEvalExprSwitchContext(join->key_values[i], join->econtext, &isnull);
+		if (isnull)
+			return false;
+	}
+	return true;
+}
+
+static void
+look_up_rows(DirectJoin *join, Rowset *input, Rowset *output)
+{
+	Relation	relation = table_open(join->relid, NoLock);
+	Relation	index = index_open(join->index_oid, AccessShareLock);
+	IndexScanDesc scan = compat_index_beginscan(relation, index, GetActiveSnapshot(), join->nkeys);
+	TupleTableSlot *row = rowset_make_slot(input);
+	TupleTableSlot *found = table_slot_create(relation, NULL);
+
+	join->econtext->ecxt_outertuple = row;
+	join->econtext->ecxt_innertuple = found;
+	rowset_rewind(input);
+	while (rowset_next(input, row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		ResetExprContext(join->econtext);
+		if (!compute_keys(join))
+			continue;
+		index_rescan(scan, join->keys, join->nkeys, NULL, 0);
+		while (index_getnext_slot(scan, ForwardScanDirection, found))
+		{
+			if (ExecQual(join->conditions, join->econtext))
+				rowset_put_slot(output, ExecProject(join->projection));
+		}
+	}
+	ResetExprContext(join->econtext);
+	ExecClearTuple(join->projection->pi_state.resultslot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	ExecDropSingleTupleTableSlot(found);
+	index_close(index, AccessShareLock);
+	table_close(relation, NoLock);
+}
+
+bool
+direct_join_run(SPIPlanPtr plan, DirectJoin **kept, MemoryContext context, Rowset *input, Rowset *output)
+{
+	CachedPlan *cached;
+	bool		fits;
+
+	/* a transaction with one snapshot reads at two, and compares */
+	if (input->row_count > LOOKUPS_MAX || isolation_older_snapshot() != NULL)
+		return false;
+	cached = SPI_plan_get_cached_plan(plan);
+	if (cached == NULL)
+		return false;
+	if (*kept != NULL && (*kept)->generation != cached->generation)
+	{
+		MemoryContextDelete((*kept)->context);
+		*kept = NULL;
+	}
+	if (*kept == NULL)
+		*kept = make_join(cached, context, input, output);
+	fits = (*kept)->fits;
+	if (fits)
+		look_up_rows(*kept, input, output);
+	ReleaseCachedPlan(cached, CurrentResourceOwner);
+	return fits;
+}
