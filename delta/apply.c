@@ -4,8 +4,8 @@
  *
  *     delta --consolidate--> net rows --in key order--> delete / update, collect inserts --> insert
  *
- * What does not fit in memory and has a key is put in key order as it is, since that brings equal rows together anyway; each key's rows
- * are consolidated by themselves.
+ * What has a key and does not fit in memory, or is few rows, is put in key order as it is, since that brings equal rows together anyway; each key's
+ * rows are consolidated by themselves.
  *
  * A delta without deletes needs none of that and is inserted as it comes.  With a key, rows of equal key
  * are paired so that a changed row is updated in place, which leaves indexes alone when no indexed column
@@ -36,6 +36,7 @@ typedef struct Apply
 	RowFinder		 *finder;
 	bool			  pair_updates;
 	bool			  is_net; /* no two rows of the delta have the same image */
+	Rowset			 *inserts; /* rows with a key, collected; NULL: none yet */
 } Apply;
 
 /* A row of the group that is being written. */
@@ -369,7 +370,7 @@ consolidate_group(KeyGroup *group)
 }
 
 static void
-write_group(Apply *apply, KeyGroup *group, Rowset *inserts)
+write_group(Apply *apply, KeyGroup *group, Rowset *net)
 {
 	if (!apply->is_net)
 		consolidate_group(group);
@@ -383,9 +384,12 @@ write_group(Apply *apply, KeyGroup *group, Rowset *inserts)
 	}
 	for (int i = 0; i < group->new_rows.count; i++)
 	{
-		if (group->new_rows.rows[i].copies > 0)
-			rowset_put_slot_weighted(inserts, group_row_slot(&group->new_rows, i),
-									 group->new_rows.rows[i].copies);
+		if (group->new_rows.rows[i].copies == 0)
+			continue;
+		if (apply->inserts == NULL)
+			apply->inserts = rowset_create("inserts", net->tupdesc);
+		rowset_put_slot_weighted(apply->inserts, group_row_slot(&group->new_rows, i),
+								 group->new_rows.rows[i].copies);
 	}
 	group->old_rows.count = group->new_rows.count = 0;
 	ExecClearTuple(group->old_rows.slot);
@@ -413,9 +417,9 @@ add_to_group(KeyGroup *group, KeyOrder *order, const AttrNumber *attnos, TupleTa
 	}
 }
 
-/* Deletes and updates in key order; what is to be inserted goes to `inserts`. */
+/* Deletes and updates in key order; what is to be inserted is collected. */
 static void
-write_by_key(Apply *apply, Rowset *net, Rowset *inserts)
+write_by_key(Apply *apply, Rowset *net)
 {
 	int				  nkeys = apply->locator->nkeys;
 	KeyOrder		 *order = key_order_of_index(row_finder_index(apply->finder), nkeys);
@@ -437,10 +441,10 @@ write_by_key(Apply *apply, Rowset *net, Rowset *inserts)
 		if (group.old_rows.count + group.new_rows.count > 0 &&
 			key_order_compare(order, group.keys, group.nulls, keyed_rows_keys(rows),
 							  keyed_rows_key_nulls(rows)) != 0)
-			write_group(apply, &group, inserts);
+			write_group(apply, &group, net);
 		add_to_group(&group, order, attnos, slot, rowset_weight(net, slot));
 	}
-	write_group(apply, &group, inserts);
+	write_group(apply, &group, net);
 
 	keyed_rows_end(rows);
 	ExecDropSingleTupleTableSlot(group.old_rows.slot);
@@ -458,11 +462,11 @@ write_rows(Apply *apply, Rowset *net)
 {
 	if (row_finder_index(apply->finder) != NULL && !apply->locator->by_row_hash)
 	{
-		Rowset *inserts = rowset_create("inserts", net->tupdesc);
-
-		write_by_key(apply, net, inserts);
-		insert_all(apply, inserts);
-		rowset_free(inserts);
+		write_by_key(apply, net);
+		if (apply->inserts == NULL)
+			return;
+		insert_all(apply, apply->inserts);
+		rowset_free(apply->inserts);
 	}
 	else
 	{
@@ -549,7 +553,7 @@ static bool
 is_sorted_by_key(const RowLocator *locator, Rowset *delta)
 {
 	return OidIsValid(locator->index_oid) && !locator->by_row_hash && locator->nkeys > 0 &&
-		!rowset_in_memory(delta);
+		(!rowset_in_memory(delta) || delta->row_count <= KEYED_ROWS_FEW);
 }
 
 ApplyCounts

@@ -15,8 +15,6 @@
 #include "utils/lsyscache.h"
 #include "utils/tuplesort.h"
 
-#define SORT_IN_PLACE_MAX 32 /* rows */
-
 typedef struct KeyedRow
 {
 	MinimalTuple tuple;
@@ -189,7 +187,7 @@ keyed_rows_begin(Rowset *rowset, KeyOrder *order, const AttrNumber *attnos)
 	rows->nulls = palloc(Max(order->nkeys, 1) * sizeof(bool));
 	if (order->nkeys == 0) /* all rows have the same key */
 		rowset_rewind(rowset);
-	else if (rowset->row_count <= SORT_IN_PLACE_MAX)
+	else if (rowset->row_count <= KEYED_ROWS_FEW)
 		sort_in_place(rows);
 	else
 		sort_many(rows);

@@ -15,6 +15,8 @@
 #include "utils/rel.h"
 #include "utils/sortsupport.h"
 
+#define KEYED_ROWS_FEW 32 /* so many are put in order with no more than comparisons */
+
 typedef struct KeyOrder
 {
 	int				 nkeys;

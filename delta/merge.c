@@ -257,7 +257,7 @@ merge_group(Merge *merge, TupleTableSlot *delta)
 
 /* A group's first row, in the group's memory, to which others are added. */
 static void
-begin_sum(Merge *merge, TupleTableSlot *sum, TupleTableSlot *row)
+begin_sum(TupleTableSlot *sum, TupleTableSlot *row)
 {
 	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), sum, false);
 	slot_getallattrs(sum);
@@ -283,6 +283,47 @@ add_to_sum(Merge *merge, TupleTableSlot *sum, TupleTableSlot *row)
 	}
 }
 
+/* Do all rows belong to the same group, by the looks of their keys?  An updated row does not often change its group. */
+static bool
+are_one_group(Merge *merge)
+{
+	int				nkeys = merge->target->locator.nkeys;
+	TupleTableSlot *first = rowset_make_slot(merge->group_delta);
+	TupleTableSlot *row = rowset_make_slot(merge->group_delta);
+	bool			same = merge->group_delta->row_count <= KEYED_ROWS_FEW && rowset_in_memory(merge->group_delta);
+
+	rowset_rewind(merge->group_delta);
+	if (same && rowset_next(merge->group_delta, first))
+		slot_getallattrs(first);
+	while (same && rowset_next(merge->group_delta, row))
+	{
+		slot_getallattrs(row);
+		same = row_image_equal(merge->group_delta->tupdesc, nkeys, first->tts_values, first->tts_isnull,
+							   row->tts_values, row->tts_isnull);
+	}
+	ExecDropSingleTupleTableSlot(first);
+	ExecDropSingleTupleTableSlot(row);
+	return same;
+}
+
+static void
+merge_one_group(Merge *merge)
+{
+	TupleTableSlot *sum = rowset_make_slot(merge->group_delta);
+	TupleTableSlot *row = rowset_make_slot(merge->group_delta);
+	MemoryContext	oldcontext = MemoryContextSwitchTo(merge->group_context);
+
+	rowset_rewind(merge->group_delta);
+	if (rowset_next(merge->group_delta, row))
+		begin_sum(sum, row);
+	while (rowset_next(merge->group_delta, row))
+		add_to_sum(merge, sum, row);
+	merge_group(merge, sum);
+	MemoryContextSwitchTo(oldcontext);
+	ExecDropSingleTupleTableSlot(sum);
+	ExecDropSingleTupleTableSlot(row);
+}
+
 /* A group delta row by row: what has the same key is added up, as the statement that groups would have done. */
 static void
 merge_rows(Merge *merge)
@@ -303,7 +344,7 @@ merge_rows(Merge *merge)
 		MemoryContext oldcontext = MemoryContextSwitchTo(merge->group_context);
 
 		CHECK_FOR_INTERRUPTS();
-		begin_sum(merge, sum, row);
+		begin_sum(sum, row);
 		while ((row = keyed_rows_next(rows)) != NULL &&
 			   key_order_compare(order, sum->tts_values, sum->tts_isnull, keyed_rows_keys(rows),
 								 keyed_rows_key_nulls(rows)) == 0)
@@ -417,7 +458,12 @@ write_merge(void *argument)
 	merge->group_context = AllocSetContextCreate(CurrentMemoryContext, "pgtrickle merge group",
 												 ALLOCSET_DEFAULT_SIZES);
 	if (merge->group_delta->is_row_by_row && merge->group_delta->row_count > 1)
-		merge_rows(merge);
+	{
+		if (are_one_group(merge))
+			merge_one_group(merge);
+		else
+			merge_rows(merge);
+	}
 	else
 		merge_groups(merge);
 	row_finder_close(merge->finder);
