@@ -453,6 +453,53 @@ write_by_key(Apply *apply, Rowset *net)
 }
 
 /* ------------------------------------------------------------------------------------------------
+ * One row that changes
+ */
+
+static bool
+have_same_key(Apply *apply, TupleTableSlot *slot1, TupleTableSlot *slot2)
+{
+	const AttrNumber *attnos = row_finder_key_columns(apply->finder);
+
+	for (int i = 0; i < apply->locator->nkeys; i++)
+	{
+		int at = attnos[i] - 1;
+
+		if (!value_image_equal(TupleDescAttr(slot1->tts_tupleDescriptor, at), slot1->tts_values[at],
+							   slot1->tts_isnull[at], slot2->tts_values[at], slot2->tts_isnull[at]))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Is the delta one row of a group that took the place of another, as most often after a statement on one row?  Then it is written here, without putting
+ * rows in order.
+ */
+static bool
+write_one_update(Apply *apply, Rowset *net)
+{
+	TupleTableSlot *slots[2] = {rowset_make_slot(net), rowset_make_slot(net)};
+	bool			is_one = apply->pair_updates && rowset_in_memory(net) && net->row_count == 2;
+
+	rowset_rewind(net);
+	for (int i = 0; i < 2 && is_one; i++)
+	{
+		is_one = rowset_next(net, slots[i]);
+		if (is_one)
+			slot_getallattrs(slots[i]);
+	}
+	is_one = is_one && rowset_weight(net, slots[0]) == -1 && rowset_weight(net, slots[1]) == 1 &&
+		have_same_key(apply, slots[0], slots[1]);
+	if (is_one && !row_image_equal(net->tupdesc, net->tupdesc->natts - 1, slots[0]->tts_values, slots[0]->tts_isnull,
+								   slots[1]->tts_values, slots[1]->tts_isnull))
+		update_copies(apply, slots[0], slots[1], 1);
+	ExecDropSingleTupleTableSlot(slots[0]);
+	ExecDropSingleTupleTableSlot(slots[1]);
+	return is_one;
+}
+
+/* ------------------------------------------------------------------------------------------------
  * The whole
  */
 
@@ -462,6 +509,8 @@ write_rows(Apply *apply, Rowset *net)
 {
 	if (row_finder_index(apply->finder) != NULL && !apply->locator->by_row_hash)
 	{
+		if (write_one_update(apply, net))
+			return;
 		write_by_key(apply, net);
 		if (apply->inserts == NULL)
 			return;
