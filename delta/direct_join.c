@@ -8,7 +8,7 @@
  *
  * It is the step between a changed row and its group when the group's name is in another table.  As in direct_step.c, starting and ending the
  * executor takes longer than the look-up does, and what is to be evaluated comes from the plan as the server has it, whose validity and
- * locks are its business.  How the plan reads the table does not matter: a hash join of twenty rows reads all of them where an index finds the one.
+ * locks are its business.  A plan without a table, which only projects the rowset's rows, is run by the same means.  How the plan reads the table does not matter: a hash join of twenty rows reads all of them where an index finds the one.
  *
  * Every condition of the plan, whichever node has it, is evaluated for the pair of rows; those that the index serves, once more.  So it does not matter
  * for the result which of them have served.  To that end the expressions of all nodes are written over the two rows: the rowset's are OUTER_VAR, the table's
@@ -49,7 +49,7 @@ struct DirectJoin
 	MemoryContext context;		/* all of this */
 	int			generation;		/* of the plan */
 	bool		fits;			/* false: the plan is another one, there is nothing below */
-	Oid			relid;
+	Oid			relid;			/* the table; InvalidOid: none, each row by itself */
 	Oid			index_oid;
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];	/* the values to be filled in */
@@ -64,9 +64,9 @@ struct DirectJoin
 /* The parts of a plan that fits, and what their expressions name. */
 typedef struct Shape
 {
-	Plan	   *join;
+	Plan	   *top;			/* the join, or the scan of the rowset if there is nothing else */
 	NamedTuplestoreScan *rowset;
-	Plan	   *table;			/* SeqScan, IndexScan or IndexOnlyScan */
+	Plan	   *table;			/* SeqScan, IndexScan or IndexOnlyScan; NULL: no join */
 	Index		table_rtindex;
 	int			rowset_side;	/* OUTER_VAR or INNER_VAR, as the join calls it */
 	List	   *conditions;		/* of all nodes */
@@ -109,15 +109,10 @@ scan_of(Plan *plan, Rowset *input)
 }
 
 static bool
-find_shape(Shape *shape, PlannedStmt *statement, Rowset *input)
+find_join(Shape *shape, Plan *join, Rowset *input)
 {
-	Plan	   *join = statement->planTree;
-
-	/* with row-level security, the order in which conditions are evaluated matters */
-	if (statement->commandType != CMD_SELECT || statement->subplans != NIL || statement->dependsOnRole ||
-		statement->rowMarks != NIL || (!IsA(join, HashJoin) && !IsA(join, NestLoop)) || ((Join *) join)->jointype != JOIN_INNER)
+	if ((!IsA(join, HashJoin) && !IsA(join, NestLoop)) || ((Join *) join)->jointype != JOIN_INNER)
 		return false;
-	shape->join = join;
 	if (IsA(join, HashJoin))
 		shape->conditions = ((HashJoin *) join)->hashclauses;
 	else
@@ -132,10 +127,24 @@ find_shape(Shape *shape, PlannedStmt *statement, Rowset *input)
 	if (shape->rowset == NULL || !set_table(shape, shape->rowset_side == OUTER_VAR ? innerPlan(join) : outerPlan(join)))
 		return false;
 	shape->conditions = list_concat_copy(shape->conditions, ((Join *) join)->joinqual);
-	shape->conditions = list_concat(shape->conditions, join->qual);
 	shape->conditions = list_concat(shape->conditions, shape->table->qual);
 	shape->conditions = list_concat(shape->conditions, shape->rowset->scan.plan.qual);
-	return rt_fetch(shape->table_rtindex, statement->rtable)->relkind == RELKIND_RELATION;
+	return true;
+}
+
+static bool
+find_shape(Shape *shape, PlannedStmt *statement, Rowset *input)
+{
+	/* with row-level security, the order in which conditions are evaluated matters */
+	if (statement->commandType != CMD_SELECT || statement->subplans != NIL || statement->dependsOnRole ||
+		statement->rowMarks != NIL)
+		return false;
+	shape->top = statement->planTree;
+	shape->rowset = scan_of(shape->top, input);
+	if (shape->rowset == NULL && !find_join(shape, shape->top, input))
+		return false;
+	shape->conditions = list_concat_copy(shape->conditions, shape->top->qual);
+	return shape->table == NULL || rt_fetch(shape->table_rtindex, statement->rtable)->relkind == RELKIND_RELATION;
 }
 
 /* ---- its expressions, over the two rows ---- */
@@ -343,12 +352,15 @@ make_of_plan(DirectJoin *join, PlannedStmt *statement, Rowset *input, Rowset *ou
 	if (!find_shape(&shape, statement, input))
 		return false;
 	conditions = (List *) over_rows_mutator((Node *) shape.conditions, &shape);
-	targets = (List *) over_rows_mutator((Node *) shape.join->targetlist, &shape);
+	targets = (List *) over_rows_mutator((Node *) shape.top->targetlist, &shape);
 	if (shape.unsuitable)
 		return false;
-	join->relid = rt_fetch(shape.table_rtindex, statement->rtable)->relid;
-	if (!find_index(join, conditions))
-		return false;
+	if (shape.table != NULL)
+	{
+		join->relid = rt_fetch(shape.table_rtindex, statement->rtable)->relid;
+		if (!find_index(join, conditions))
+			return false;
+	}
 	join->econtext = CreateStandaloneExprContext();
 	join->conditions = ExecInitQual(conditions, NULL);
 	join->projection = ExecBuildProjectionInfo(targets, join->econtext,
@@ -392,37 +404,76 @@ compute_keys(DirectJoin *join)
 }
 
 static void
-look_up_rows(DirectJoin *join, Rowset *input, Rowset *output)
+put_if_wanted(DirectJoin *join, Rowset *output)
 {
-	Relation	relation = table_open(join->relid, NoLock);
-	Relation	index = index_open(join->index_oid, AccessShareLock);
-	IndexScanDesc scan = compat_index_beginscan(relation, index, GetActiveSnapshot(), join->nkeys);
+	if (ExecQual(join->conditions, join->econtext))
+		rowset_put_slot(output, ExecProject(join->projection));
+}
+
+/* What the table's rows are read with, for one run. */
+typedef struct LookUp
+{
+	Relation	relation;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *found;
+} LookUp;
+
+static LookUp *
+begin_look_up(DirectJoin *join)
+{
+	LookUp	   *look_up = palloc(sizeof(LookUp));
+
+	look_up->relation = table_open(join->relid, NoLock);
+	look_up->index = index_open(join->index_oid, AccessShareLock);
+	look_up->scan = compat_index_beginscan(look_up->relation, look_up->index, GetActiveSnapshot(), join->nkeys);
+	look_up->found = table_slot_create(look_up->relation, NULL);
+	join->econtext->ecxt_innertuple = look_up->found;
+	return look_up;
+}
+
+static void
+end_look_up(LookUp *look_up)
+{
+	index_endscan(look_up->scan);
+	ExecDropSingleTupleTableSlot(look_up->found);
+	index_close(look_up->index, AccessShareLock);
+	table_close(look_up->relation, NoLock);
+	pfree(look_up);
+}
+
+static void
+look_up_row(DirectJoin *join, LookUp *look_up, Rowset *output)
+{
+	if (!compute_keys(join))
+		return;
+	index_rescan(look_up->scan, join->keys, join->nkeys, NULL, 0);
+	while (index_getnext_slot(look_up->scan, ForwardScanDirection, look_up->found))
+		put_if_wanted(join, output);
+}
+
+static void
+run_join(DirectJoin *join, Rowset *input, Rowset *output)
+{
+	LookUp	   *look_up = OidIsValid(join->relid) ? begin_look_up(join) : NULL;
 	TupleTableSlot *row = rowset_make_slot(input);
-	TupleTableSlot *found = table_slot_create(relation, NULL);
 
 	join->econtext->ecxt_outertuple = row;
-	join->econtext->ecxt_innertuple = found;
 	rowset_rewind(input);
 	while (rowset_next(input, row))
 	{
 		CHECK_FOR_INTERRUPTS();
 		ResetExprContext(join->econtext);
-		if (!compute_keys(join))
-			continue;
-		index_rescan(scan, join->keys, join->nkeys, NULL, 0);
-		while (index_getnext_slot(scan, ForwardScanDirection, found))
-		{
-			if (ExecQual(join->conditions, join->econtext))
-				rowset_put_slot(output, ExecProject(join->projection));
-		}
+		if (look_up != NULL)
+			look_up_row(join, look_up, output);
+		else
+			put_if_wanted(join, output);
 	}
 	ResetExprContext(join->econtext);
 	ExecClearTuple(join->projection->pi_state.resultslot);
-	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
-	ExecDropSingleTupleTableSlot(found);
-	index_close(index, AccessShareLock);
-	table_close(relation, NoLock);
+	if (look_up != NULL)
+		end_look_up(look_up);
 }
 
 bool
@@ -431,7 +482,7 @@ direct_join_run(SPIPlanPtr plan, DirectJoin **kept, MemoryContext context, Rowse
 	CachedPlan *cached;
 	bool		fits;
 
-	/* a transaction with one snapshot reads at two, and compares */
+	/* a transaction with one snapshot reads tables at two, and compares */
 	if (input->row_count > LOOKUPS_MAX || isolation_older_snapshot() != NULL)
 		return false;
 	cached = SPI_plan_get_cached_plan(plan);
@@ -446,7 +497,7 @@ direct_join_run(SPIPlanPtr plan, DirectJoin **kept, MemoryContext context, Rowse
 		*kept = make_join(cached, context, input, output);
 	fits = (*kept)->fits;
 	if (fits)
-		look_up_rows(*kept, input, output);
+		run_join(*kept, input, output);
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 	return fits;
 }

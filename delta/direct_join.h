@@ -14,8 +14,8 @@
 typedef struct DirectJoin DirectJoin;
 
 /*
- * Adds the statement's rows to `output` if its plan joins `input` with one table whose rows an index finds; false: it does not, or there are many
- * rows.  Inside the caller's SPI connection, where `input` is registered.  `*kept` is made in `context`, and anew when the plan has changed;
+ * Adds the statement's rows to `output` if its plan joins `input` with one table whose rows an index finds, or reads no more than `input`; false: it
+ * does not, or there are many rows.  Inside the caller's SPI connection, where `input` is registered.  `*kept` is made in `context`, and anew when the plan has changed;
  * both belong to the caller, who begins with NULL.
  */
 extern bool direct_join_run(SPIPlanPtr plan, DirectJoin **kept, MemoryContext context, Rowset *input, Rowset *output);

@@ -2,6 +2,8 @@
  * delta/direct_step.c
  *     Steps that are nothing but a projection or filter of one rowset, run without the executor.
  *
+ * For a handful of rows, direct_join.c does this with what it keeps of a plan; here are more rows, and expressions that cannot be kept.
+ *
  * Above each grouping node is such a step: the state's rows that have changed, as columns of the stream table.  For the one or two rows of a short
  * transaction, starting and ending the executor takes ten times as long as computing them.  So where the plan is one scan of the rowset, its
  * condition and its target list are evaluated here, as the scan node would do.  What is to be evaluated comes from the plan as the server has

@@ -168,8 +168,8 @@ run_directly(Run *run, ProgramStep *step, PlanEntry *entry, uint64 nonempty, con
 		return NULL;
 	input = run->rowsets[step->inputs[pg_rightmost_one_pos64(nonempty)]];
 	rowset = rowset_create(name, source->resultDesc);
-	if ((entry->join == NULL && direct_step_run(entry->plan, input, rowset)) ||
-		direct_join_run(entry->plan, &entry->join, run->table->context, input, rowset))
+	if (direct_join_run(entry->plan, &entry->join, run->table->context, input, rowset) ||
+		direct_step_run(entry->plan, input, rowset))
 		return rowset;
 	rowset_free(rowset);
 	entry->is_indirect = isolation_older_snapshot() == NULL;
