@@ -54,6 +54,7 @@ struct DirectJoin
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];	/* the values to be filled in */
 	ExprState  *key_values[INDEX_MAX_KEYS];
+	bool		by_value;		/* all keys are */
 	ExprState  *conditions;
 	ProjectionInfo *projection;
 	ExprContext *econtext;
@@ -293,9 +294,10 @@ use_index(DirectJoin *join, Relation index, List *conditions)
 {
 	Form_pg_index form = index->rd_index;
 
-	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisunique || !form->indisvalid || form->indcheckxmin ||
-		RelationGetIndexPredicate(index) != NIL)
+	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisunique || !form->indimmediate || !form->indisvalid ||
+		form->indcheckxmin || RelationGetIndexPredicate(index) != NIL)
 		return false;
+	join->by_value = true;
 	for (int i = 0; i < form->indnkeyatts; i++)
 	{
 		KeySearch	search = {.index = index, .column = i};
@@ -314,6 +316,7 @@ use_index(DirectJoin *join, Relation index, List *conditions)
 		ScanKeyEntryInitialize(&join->keys[i], 0, i + 1, BTEqualStrategyNumber, right_type, index->rd_indcollation[i],
 							   get_opcode(search.operator), (Datum) 0);
 		join->key_values[i] = ExecInitExpr(search.value, NULL);
+		join->by_value &= get_typbyval(right_type);
 	}
 	join->index_oid = RelationGetRelid(index);
 	join->nkeys = form->indnkeyatts;
@@ -388,15 +391,18 @@ make_join(CachedPlan *plan, MemoryContext parent, Rowset *input, Rowset *output)
 
 /* ---- running ---- */
 
-/* False: some value is NULL, which equals nothing. */
+/* False: some value is NULL, which equals nothing.  *same: they are those of the row before. */
 static bool
-compute_keys(DirectJoin *join)
+compute_keys(DirectJoin *join, bool *same)
 {
+	*same = join->by_value;
 	for (int i = 0; i < join->nkeys; i++)
 	{
 		bool		isnull;
+		Datum		value = ExecEvalExprSwitchContext(join->key_values[i], join->econtext, &isnull);
 
-		join->keys[i].sk_argument = ExecEvalExprSwitchContext(join->key_values[i], join->econtext, &isnull);
+		*same &= value == join->keys[i].sk_argument;
+		join->keys[i].sk_argument = value;
 		if (isnull)
 			return false;
 	}
@@ -416,7 +422,8 @@ typedef struct LookUp
 	Relation	relation;
 	Relation	index;
 	IndexScanDesc scan;
-	TupleTableSlot *found;
+	TupleTableSlot *found;		/* empty: there was no row */
+	bool		searched;		/* for the keys that the join holds */
 } LookUp;
 
 static LookUp *
@@ -428,6 +435,7 @@ begin_look_up(DirectJoin *join)
 	look_up->index = index_open(join->index_oid, AccessShareLock);
 	look_up->scan = compat_index_beginscan(look_up->relation, look_up->index, GetActiveSnapshot(), join->nkeys);
 	look_up->found = table_slot_create(look_up->relation, NULL);
+	look_up->searched = false;
 	join->econtext->ecxt_innertuple = look_up->found;
 	return look_up;
 }
@@ -442,13 +450,25 @@ end_look_up(LookUp *look_up)
 	pfree(look_up);
 }
 
+/* There is at most one row of a key.  An updated row has its old one's, most often. */
 static void
 look_up_row(DirectJoin *join, LookUp *look_up, Rowset *output)
 {
-	if (!compute_keys(join))
+	bool		same;
+
+	if (!compute_keys(join, &same))
+	{
+		look_up->searched = false;
 		return;
-	index_rescan(look_up->scan, join->keys, join->nkeys, NULL, 0);
-	while (index_getnext_slot(look_up->scan, ForwardScanDirection, look_up->found))
+	}
+	if (!look_up->searched || !same)
+	{
+		index_rescan(look_up->scan, join->keys, join->nkeys, NULL, 0);
+		if (!index_getnext_slot(look_up->scan, ForwardScanDirection, look_up->found))
+			ExecClearTuple(look_up->found);
+		look_up->searched = true;
+	}
+	if (!TTS_EMPTY(look_up->found))
 		put_if_wanted(join, output);
 }
 
