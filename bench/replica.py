@@ -21,7 +21,7 @@ from stream_tables import StreamTables, describe, report
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--rounds", type=int, default=5)
-parser.add_argument("--changes", type=int, default=100000)
+parser.add_argument("--changes", type=int, default=300000)
 parser.add_argument("--probes", type=int, default=300)
 parser.add_argument("--seconds", type=int, default=5)
 parser.add_argument("--parts", default="throughput,latency,cost,peak")
@@ -236,8 +236,10 @@ def write_at(source, arms, *rate):
         text.write("\\set o random(1, 99000)\n\\set c random(1, 10000)\nUPDATE app.orders SET amount = amount + 1 WHERE id = :o;\n"
                    "INSERT INTO app.orders VALUES (nextval('app.next') * 100, :c, 1);\n")
     figures = {(arm.name if arm else "nobody"): [] for arm in [None, *arms]}
+    turns = [None, *arms]
     for _ in range(arguments.rounds):
-        for arm in [None, *arms]:
+        turns = turns[1:] + turns[:1]
+        for arm in turns:
             if arm:
                 arm.attach()
                 arm.wait_arrived()
