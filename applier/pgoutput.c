@@ -44,6 +44,7 @@ struct Pgoutput
 	bool	  is_inside; /* of a transaction */
 	bool	  is_begun; /* its Begin has been written */
 	BeginView begin;
+	bool	  tells_all; /* also of transactions without anything wanted */
 	uint64_t  transaction; /* ordinal, from 1 */
 	uint64_t  row_records;
 
@@ -98,6 +99,12 @@ relation_free(PublishedRelation *relation)
 	free(relation->shape.in_identity);
 	free(relation->contents.data);
 	free(relation);
+}
+
+void
+pgoutput_tell_all(Pgoutput *pgoutput)
+{
+	pgoutput->tells_all = true;
 }
 
 void
@@ -188,6 +195,15 @@ widen_xid(Pgoutput *pgoutput, uint32_t xid)
 	return wide;
 }
 
+/* Before any record of a transaction. */
+static void
+put_begin(Pgoutput *pgoutput)
+{
+	if (!pgoutput->is_begun)
+		write_begin(&pgoutput->batch, &pgoutput->begin);
+	pgoutput->is_begun = true;
+}
+
 static const char *
 take_begin(Pgoutput *pgoutput, PgoutputReader *reader)
 {
@@ -200,16 +216,9 @@ take_begin(Pgoutput *pgoutput, PgoutputReader *reader)
 	pgoutput->is_begun = false;
 	pgoutput->row_records = 0;
 	pgoutput->transaction++;
+	if (pgoutput->tells_all)
+		put_begin(pgoutput);
 	return NULL;
-}
-
-/* Before any record of a transaction. */
-static void
-put_begin(Pgoutput *pgoutput)
-{
-	if (!pgoutput->is_begun)
-		write_begin(&pgoutput->batch, &pgoutput->begin);
-	pgoutput->is_begun = true;
 }
 
 static const char *

@@ -31,6 +31,9 @@ typedef struct Pgoutput Pgoutput;
 extern Pgoutput *pgoutput_create(const Oid *relids, size_t count, Xid recent_xid);
 extern void		 pgoutput_free(Pgoutput *pgoutput);
 
+/* Also of transactions that have nothing wanted: their Begin and Commit. */
+extern void pgoutput_tell_all(Pgoutput *pgoutput);
+
 /*
  * Takes the payload of one CopyData message.  *batch is what is complete of the stream: nothing,
  * mostly (length 0), for records are collected until their commit or until there are many bytes.

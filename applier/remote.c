@@ -279,14 +279,27 @@ take_batch(void *context, const void *data, size_t length, int64_t server_time, 
 static void
 take_keepalive(void *context, Lsn wal_end, int64_t server_time)
 {
-	remote_intake_keepalive(((Remote *) context)->intake, wal_end, server_time);
+	Error said; /* once more after the reading */
+
+	(void) !remote_intake_keepalive(((Remote *) context)->intake, wal_end, server_time, &said);
+}
+
+/* The next attempt starts with all copies made anew. */
+static bool
+receive(Remote *remote, Micros now, bool *more, Error *error)
+{
+	const StreamSink sink = {take_batch, take_keepalive, remote};
+	bool			 received = stream_receive(&remote->stream, &sink, now, more, error);
+
+	if (!remote->intake->is_other_history)
+		return received;
+	remote->is_other_history = true;
+	return error_set(error, FAIL_RETRY, "the server was restored to an older state");
 }
 
 bool
 remote_serve(Remote *remote, const struct pollfd *fds, Micros now, bool *more, Error *error)
 {
-	const StreamSink sink = {take_batch, take_keepalive, remote};
-
 	*more = false;
 	if (!session_service(&remote->control, fds[0].revents, now, error) ||
 		!session_service(&remote->stream.session, fds[1].revents, now, error))
@@ -295,7 +308,7 @@ remote_serve(Remote *remote, const struct pollfd *fds, Micros now, bool *more, E
 		return true;
 	remote->is_full = remote_intake_is_full(remote->intake);
 	if (!remote->is_full)
-		return stream_receive(&remote->stream, &sink, now, more, error);
+		return receive(remote, now, more, error);
 	/* It is we who do not listen. */
 	remote->stream.last_receive_at = now;
 	return true;

@@ -88,6 +88,11 @@ typedef struct Remote
 	Lsn		position;
 	int64_t position_time; /* the remote's clock at that moment, 0: not known */
 
+	/* The last transaction that was applied; 0: none is known. */
+	Xid	 last_xid;
+	Lsn	 last_commit_lsn;
+	bool is_other_history; /* the server does not have it */
+
 	/* What outlives a connection. */
 	int		   connect_failures;
 	Micros	   connect_at;

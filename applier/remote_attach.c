@@ -91,6 +91,9 @@ find_gap(Remote *remote)
 	else if (strcmp(remote->system_identifier, server->system_identifier) != 0)
 		snprintf(reason, size, "the system identifier was %s and is %s", remote->system_identifier,
 				 server->system_identifier);
+	else if (remote->is_other_history)
+		snprintf(reason, size, "transaction %llu at %s is not in the history of the server, which was restored to an older state",
+				 (unsigned long long) remote->last_xid, lsn_text(remote->last_commit_lsn).text);
 	else if (server->confirmed_flush_lsn > remote->position)
 		snprintf(reason, size, "replication slot \"%s\" stands at %s and not before %s", remote->slot,
 				 lsn_text(server->confirmed_flush_lsn).text, position.text);
@@ -202,6 +205,25 @@ plugin_options(const Remote *remote, const Oid *relids, size_t count, const char
 	return options.data;
 }
 
+/*
+ * A server that was restored from a copy of its files, slot and all, and has written so much since that its WAL reaches the position again, shows
+ * that by the transactions in it alone.  Its slot stands where it stood when the copy was taken: behind the last transaction that was applied,
+ * which then is in that copy as well, or before it.  In that case the stream starts there, and has to bring this transaction again.
+ */
+static Lsn
+recognizable_lsn(Remote *remote)
+{
+	Lsn slot_lsn = remote->server.confirmed_flush_lsn;
+
+	if (remote->gap_reason[0] != '\0' || remote->last_xid == 0 || slot_lsn > remote->last_commit_lsn ||
+		remote->server.timeline != remote->timeline)
+		return remote->start_lsn;
+	remote_intake_expect(remote->intake, remote->last_xid, remote->last_commit_lsn);
+	if (remote->pgoutput != NULL)
+		pgoutput_tell_all(remote->pgoutput);
+	return slot_lsn;
+}
+
 static bool
 start_stream(Remote *remote, const Options *options, const Control *control, Error *error)
 {
@@ -225,8 +247,8 @@ start_stream(Remote *remote, const Options *options, const Control *control, Err
 	remote->released_lsn = remote->start_lsn;
 	remote->released_time = 0;
 	remote->state = REMOTE_STARTING;
-	started = stream_connect(&remote->stream, remote->conninfo, remote->slot, remote->start_lsn,
-							 plugin, error);
+	started = stream_connect(&remote->stream, remote->conninfo, remote->slot,
+							 recognizable_lsn(remote), plugin, error);
 	remote->stream.silence_max = options->remote_timeout;
 	stream_expect_timeline(&remote->stream, remote->gap_reason[0] != '\0' ? 0 : remote->timeline,
 						   remote->server.confirmed_flush_lsn);
@@ -369,6 +391,9 @@ begin_following(Remote *remote, Control *control, Error *error)
 	remote->ack.acknowledged_lsn = server->confirmed_flush_lsn;
 	remote->stream.fed_back_flush_lsn = server->confirmed_flush_lsn;
 	remote->position = remote->start_lsn;
+	if (remote->gap_reason[0] != '\0')
+		remote->last_xid = 0;
+	remote->is_other_history = false;
 	free(remote->system_identifier);
 	remote->system_identifier = memory_copy_text(server->system_identifier);
 	remote->timeline = server->timeline;

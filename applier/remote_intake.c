@@ -26,6 +26,14 @@ remote_intake_create(Buffer *buffer, Oid *carried, size_t carried_count, Lsn sta
 }
 
 void
+remote_intake_expect(RemoteIntake *intake, Xid xid, Lsn commit_lsn)
+{
+	intake->passed_lsn = intake->stream_lsn;
+	intake->expected_xid = xid;
+	intake->expected_lsn = commit_lsn;
+}
+
+void
 remote_intake_free(RemoteIntake *intake)
 {
 	if (intake == NULL)
@@ -65,12 +73,32 @@ remote_intake_is_full(const RemoteIntake *intake)
  * Records
  */
 
+/* The stream has come to `lsn`, with the beginning of a transaction there or without (xid 0). */
+static bool
+check_history(RemoteIntake *intake, Lsn lsn, Xid xid, Error *error)
+{
+	if (intake->expected_xid == 0)
+		return true;
+	if (lsn == intake->expected_lsn && xid == intake->expected_xid)
+		intake->expected_xid = 0;
+	if (intake->expected_xid == 0 || lsn < intake->expected_lsn)
+		return true;
+	intake->is_other_history = true;
+	return error_set(error, FAIL_RETRY, "transaction %llu at %s is not in the history of the server",
+					 (unsigned long long) intake->expected_xid, lsn_text(intake->expected_lsn).text);
+}
+
 static bool
 take_begin(RemoteIntake *intake, const RecordView *record, int64_t server_time, Error *error)
 {
-	if (!receiver_begin(intake->buffer, &record->begin, server_time, error))
+	const BeginView *begin = &record->begin;
+
+	if (!check_history(intake, begin->commit_lsn, begin->xid, error) ||
+		!receiver_begin(intake->buffer, begin, server_time, error))
 		return false;
-	buffer_append_rows(intake->buffer, CHUNK_OF_ALL, record->encoded.data, record->encoded.length);
+	intake->is_passing = begin->commit_lsn < intake->passed_lsn;
+	if (!intake->is_passing)
+		buffer_append_rows(intake->buffer, CHUNK_OF_ALL, record->encoded.data, record->encoded.length);
 	return true;
 }
 
@@ -86,7 +114,7 @@ take_commit(RemoteIntake *intake, const CommitView *commit, int64_t server_time,
 	if (transaction->relation_count == 0 && transaction->truncated_count == 0)
 		buffer_release(intake->buffer, transaction);
 	if (commit->end_lsn > intake->stream_lsn)
-		remote_intake_keepalive(intake, commit->end_lsn, server_time);
+		return remote_intake_keepalive(intake, commit->end_lsn, server_time, error);
 	return true;
 }
 
@@ -102,6 +130,8 @@ take_record(void *stream, const RecordView *record, int64_t server_time, Error *
 		case KIND_RELATION:
 			return relations_add(intake->buffer->relations, record, error);
 		case KIND_TRUNCATE:
+			if (intake->is_passing)
+				return true;
 			if (intake->buffer->open == NULL)
 				return error_set(error, FAIL_RETRY, "truncation outside of a transaction");
 			buffer_append_truncate(intake->buffer, record);
@@ -127,6 +157,8 @@ choose_chunk(void *stream, const Relation *relation, uint32_t *chunk)
 	RemoteIntake *intake = stream;
 
 	*chunk = CHUNK_OF_ALL;
+	if (intake->is_passing)
+		return false;
 	for (size_t i = 0; i < relation->publish_as_count; i++)
 	{
 		if (remote_intake_carries(intake, relation->publish_as[i]))
@@ -166,10 +198,13 @@ remote_intake_batch(RemoteIntake *intake, const void *data, size_t length, int64
 	return true;
 }
 
-void
-remote_intake_keepalive(RemoteIntake *intake, Lsn wal_end, int64_t server_time)
+bool
+remote_intake_keepalive(RemoteIntake *intake, Lsn wal_end, int64_t server_time, Error *error)
 {
+	if (wal_end > intake->expected_lsn && !check_history(intake, wal_end, 0, error))
+		return false;
 	intake->stream_lsn = lsn_max(intake->stream_lsn, wal_end);
 	if (server_time > intake->stream_time)
 		intake->stream_time = server_time;
+	return true;
 }

@@ -21,6 +21,13 @@ typedef struct RemoteIntake
 
 	Oid	  *carried; /* the relations that the stream was asked for, ascending */
 	size_t carried_count;
+
+	/* What was applied before and comes again, to be recognized (remote_intake_expect). */
+	Lsn	 passed_lsn; /* transactions that committed before are not wanted */
+	Xid	 expected_xid; /* one of them; 0: it was there, or nobody asked */
+	Lsn	 expected_lsn;
+	bool is_passing; /* the open transaction is not wanted */
+	bool is_other_history; /* the expected one was not there */
 } RemoteIntake;
 
 /* Takes over `carried` (ascending); what commits before start_lsn counts as received. */
@@ -28,10 +35,17 @@ extern RemoteIntake *remote_intake_create(Buffer *buffer, Oid *carried, size_t c
 										  Lsn start_lsn);
 extern void			 remote_intake_free(RemoteIntake *intake);
 
+/*
+ * The stream starts before start_lsn, and must bring this transaction there.  A server that was restored to an older state and has written on
+ * since may have as much WAL as before, but not the same: then intake->is_other_history, and an error.
+ */
+extern void remote_intake_expect(RemoteIntake *intake, Xid xid, Lsn commit_lsn);
+
 /* One message of the stream; `server_time` as in stream.h. */
 extern bool remote_intake_batch(RemoteIntake *intake, const void *data, size_t length,
 								int64_t server_time, Error *error) MUST_CHECK;
-extern void remote_intake_keepalive(RemoteIntake *intake, Lsn wal_end, int64_t server_time);
+extern bool remote_intake_keepalive(RemoteIntake *intake, Lsn wal_end, int64_t server_time,
+									Error *error) MUST_CHECK;
 
 /*
  * Has so much been received that no more should be read before a tick has taken some?  A transaction that is larger than the

@@ -308,7 +308,14 @@ release_prefix(Remote *remote)
 	remote->released_lsn = remote->prefix.position;
 	remote->released_time = remote->prefix.position_time;
 	for (size_t i = 0; i < remote->prefix.transaction_count; i++)
+	{
+		if (!buffer->first->data_is_dropped)
+		{
+			remote->last_xid = buffer->first->xid;
+			remote->last_commit_lsn = buffer->first->commit_lsn;
+		}
 		buffer_release(buffer, buffer->first);
+	}
 }
 
 /* After a tick that took so many bytes from the remotes. */

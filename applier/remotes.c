@@ -109,6 +109,8 @@ enum
 	COLUMN_STATUS,
 	COLUMN_WORK_MS,
 	COLUMN_SCHEMAS,
+	COLUMN_LAST_XID,
+	COLUMN_LAST_COMMIT,
 	COLUMN_COUNT
 };
 
@@ -157,6 +159,10 @@ take_position(Remote *remote, const PGresult *result, int row, Lsn position)
 	if (remote->state != REMOTE_CLOSED || remote->heartbeat_is_running)
 		return;
 	remote->position = position;
+	remote->last_xid = strtoull(PQgetvalue(result, row, COLUMN_LAST_XID), NULL, 10);
+	remote->last_commit_lsn = LSN_NONE;
+	if (remote->last_xid != 0)
+		(void) lsn_parse(PQgetvalue(result, row, COLUMN_LAST_COMMIT), &remote->last_commit_lsn);
 	(void) take_text(&remote->system_identifier,
 					 text_or_null(result, row, COLUMN_SYSTEM_IDENTIFIER));
 	remote->timeline = atoi(PQgetvalue(result, row, COLUMN_TIMELINE));

@@ -50,6 +50,15 @@ remote_move_of_set(int set)
 	return NULL;
 }
 
+void
+remote_move_note(int set, uint64 xid, XLogRecPtr commit_lsn)
+{
+	RemoteMove *move = unconstify(RemoteMove *, remote_move_of_set(set));
+
+	move->last_xid = xid;
+	move->last_commit_lsn = commit_lsn;
+}
+
 /* The snapshot is the tick's, so a position that was moved meanwhile is a serialization failure already here. */
 static void
 lock_position(int remote_id, bool has_expected, XLogRecPtr expected)
@@ -122,18 +131,21 @@ void
 remote_positions_write(void)
 {
 	static SPIPlanPtr kept = NULL;
-	Oid			types[] = {INT4OID, PG_LSNOID, TIMESTAMPTZOID};
+	Oid			types[] = {INT4OID, PG_LSNOID, TIMESTAMPTZOID, XID8OID, PG_LSNOID};
 	ListCell   *lc;
 
 	foreach(lc, moves)
 	{
 		RemoteMove *move = lfirst(lc);
-		Datum		values[] = {Int32GetDatum(move->remote_id), LSNGetDatum(move->position), TimestampTzGetDatum(move->position_at)};
+		Datum		values[] = {Int32GetDatum(move->remote_id), LSNGetDatum(move->position), TimestampTzGetDatum(move->position_at),
+		UInt64GetDatum(move->last_xid), LSNGetDatum(move->last_commit_lsn)};
+		char		nulls[] = {' ', ' ', move->position_at == 0 ? 'n' : ' ', move->last_xid == 0 ? 'n' : ' ', move->last_xid == 0 ? 'n' : ' ', '\0'};
 
 		execute_kept(&kept,
 					 "UPDATE pgtrickle.pgt_remote_states SET position = $2, own_xid = pg_catalog.pg_current_xact_id(),"
-					 " position_at = COALESCE($3, position_at) WHERE remote_id = $1",
-					 lengthof(types), types, values, move->position_at == 0 ? "  n" : NULL);
+					 " position_at = COALESCE($3, position_at), last_xid = COALESCE($4, last_xid),"
+					 " last_commit_lsn = COALESCE($5, last_commit_lsn) WHERE remote_id = $1",
+					 lengthof(types), types, values, nulls);
 	}
 }
 

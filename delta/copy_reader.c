@@ -527,3 +527,9 @@ copy_reader_read(CopyReader *reader, const char *data, size_t length, CopyDefini
 	PG_END_TRY();
 	error_context_stack = callback.previous;
 }
+
+BeginView
+copy_reader_last(const CopyReader *reader)
+{
+	return reader->transaction;
+}

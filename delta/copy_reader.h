@@ -41,4 +41,7 @@ extern CopyReader *copy_reader_create(CopyFeedFinder find_feeds, void *argument,
  */
 extern void copy_reader_read(CopyReader *reader, const char *data, size_t length, CopyDefinition **current);
 
+/* The transaction that was read last; its xid is 0 if there was none. */
+extern BeginView copy_reader_last(const CopyReader *reader);
+
 #endif							/* PGTRICKLE_COPY_READER_H */

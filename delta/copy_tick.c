@@ -274,9 +274,11 @@ set_of(CopyTick *copies, int set)
 void
 copy_tick_stage(CopyTick *copies, int set, const char *data, size_t length)
 {
+	CopyReader *reader = set_of(copies, set)->reader;
+
 	PG_TRY();
 	{
-		copy_reader_read(set_of(copies, set)->reader, data, length, &copies->current);
+		copy_reader_read(reader, data, length, &copies->current);
 	}
 	PG_CATCH();
 	{
@@ -285,6 +287,8 @@ copy_tick_stage(CopyTick *copies, int set, const char *data, size_t length)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	if (copy_reader_last(reader).xid != 0)
+		remote_move_note(set, copy_reader_last(reader).xid, copy_reader_last(reader).commit_lsn);
 }
 
 /* ---- finishing ----

@@ -39,6 +39,9 @@ CREATE TABLE pgtrickle.pgt_remote_states (
 	-- the remote's time of it, by its own clock
 	position_at timestamptz,
 	own_xid xid8,
+	-- the last transaction that was applied, there: a server whose history lacks it is not the one that was followed
+	last_xid xid8,
+	last_commit_lsn pg_lsn,
 	status text NOT NULL DEFAULT 'ACTIVE' CHECK (status IN ('ACTIVE', 'PAUSED', 'LOST')),
 	status_reason text,
 	last_error_sqlstate text,

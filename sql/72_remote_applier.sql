@@ -23,13 +23,13 @@ CREATE FUNCTION pgtrickle.remote_catalog()
 	RETURNS TABLE (
 		remote_id integer, remote_name text, conninfo text, target_conninfo text, output_plugin text, publication text,
 		slot_name text, schema_map jsonb, system_identifier text, timeline integer, database_name text,
-		"position" pg_lsn, position_at timestamptz, status text, options jsonb)
+		"position" pg_lsn, position_at timestamptz, status text, options jsonb, last_xid xid8, last_commit_lsn pg_lsn)
 	LANGUAGE sql STABLE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT r.remote_id, r.remote_name, r.conninfo, r.target_conninfo, r.output_plugin, r.publication,
 		r.slot_name, r.schema_map, s.system_identifier, s.timeline, s.database_name,
-		s.position, s.position_at, s.status, r.options
+		s.position, s.position_at, s.status, r.options, s.last_xid, s.last_commit_lsn
 	FROM pgtrickle.pgt_remotes r
 	JOIN pgtrickle.pgt_remote_states s USING (remote_id)
 	ORDER BY r.remote_id
@@ -165,6 +165,8 @@ BEGIN
 	UPDATE pgtrickle.pgt_remote_states s SET
 		system_identifier = system_identifier, timeline = timeline, database_name = database_name,
 		position = CASE WHEN reason IS NULL THEN coalesce(s.position, "position") ELSE "position" END,
+		last_xid = CASE WHEN reason IS NULL THEN s.last_xid END,
+		last_commit_lsn = CASE WHEN reason IS NULL THEN s.last_commit_lsn END,
 		status = CASE s.status WHEN 'LOST' THEN 'ACTIVE' ELSE s.status END,
 		status_reason = CASE s.status WHEN 'LOST' THEN NULL ELSE s.status_reason END,
 		last_error_sqlstate = NULL, last_error_message = NULL, last_error_at = NULL

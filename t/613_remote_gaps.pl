@@ -105,6 +105,41 @@ $source->start;
 $target->start_applier;
 is_repaired('the source was restored', $before, qr/made anew: the server's WAL ends at .* and not behind/, $log_end);
 
+# The same, and by the time we look it has written as much as before, and more.
+$target->stop_applier;
+$source->stop;
+system_or_bail('rm', '-rf', "$backup/data");
+system_or_bail('cp', '-a', $source->data_dir, "$backup/data");
+$source->start;
+$target->start_applier;
+write_something() foreach 1 .. 3;
+$replica->settle(qw(kinds lines));
+is(times_copied(), $before + 1, 'a server that comes back as it was is recognized');
+$before = times_copied();
+$target->stop_applier;
+$log_end = -s $target->applier_log;
+my $position = $target->sql('SELECT position FROM pgtrickle.remote_catalog()');
+$source->stop('immediate');
+system_or_bail('rm', '-rf', $source->data_dir);
+system_or_bail('cp', '-a', "$backup/data", $source->data_dir);
+$source->start;
+$source->sql(q{INSERT INTO app.items (kind, price) VALUES (7, 7)});
+$source->sql(q{CREATE TABLE IF NOT EXISTS noise (t text); INSERT INTO noise SELECT repeat('n', 1000) FROM generate_series(1, 500)})
+  while $source->sql("SELECT pg_current_wal_flush_lsn() <= '$position'") eq 't';
+$target->start_applier;
+is_repaired('the source was restored and has gone on', $before, qr/made anew: transaction \d+ at \S+ is not in the history of the server/, $log_end);
+
+# A crash of the source makes its slot forget how far it was: what comes again is recognized, and counts once.
+$before = times_copied();
+write_something() foreach 1 .. 3;
+$replica->settle(qw(kinds lines));
+$source->stop('immediate');
+$source->start;
+write_something();
+$replica->settle(qw(kinds lines));
+$replica->is_equal($_, "$_ after a crash of the source") foreach qw(app.items app.log);
+is(times_copied(), $before, 'a crash of the source has no table copied again');
+
 # Another copy: the stream starts again, those that are there go on.
 $before = times_copied();
 $replica->copy('app.late');

@@ -20,6 +20,8 @@ SELECT r.remote_id,
 		FROM pgtrickle.copy_catalog() k
 		WHERE k.remote_id = r.remote_id AND k.status IN ('REQUESTED', 'REDEFINE', 'COPYING')),
 	(SELECT pg_catalog.string_agg(p.pattern_id::text, ' ' ORDER BY p.pattern_id)
-		FROM pgtrickle.copy_pattern_list() p WHERE p.remote_id = r.remote_id)
+		FROM pgtrickle.copy_pattern_list() p WHERE p.remote_id = r.remote_id),
+	r.last_xid,
+	r.last_commit_lsn
 FROM pgtrickle.remote_catalog() r
 ORDER BY r.remote_id;
