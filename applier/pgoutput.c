@@ -402,7 +402,7 @@ take_truncate(Pgoutput *pgoutput, PgoutputReader *reader)
 	if (kept > 0)
 	{
 		put_begin(pgoutput);
-		write_truncate(&pgoutput->batch, relids, kept);
+		write_truncate(&pgoutput->batch, relids, kept, relids, kept);
 	}
 	free(relids);
 	return NULL;

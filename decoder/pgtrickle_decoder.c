@@ -305,16 +305,38 @@ append_truncated(List *relids, const RelationEntry *entry)
 	return relids;
 }
 
-static void
-send_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, List *relids)
+/* ... and those that lose all of them: the record lists what a partitioned table consists of beside it, but not a table's children. */
+static List *
+append_whole(List *relids, const RelationEntry *entry, Relation relation)
 {
-	Decoder *decoder = ctx->output_plugin_private;
-	uint32	*numbers = palloc(sizeof(uint32) * list_length(relids));
+	if (relation->rd_rel->relkind == RELKIND_RELATION && relation->rd_rel->relhassubclass)
+		return relids;
+	for (int i = 0; i < entry->publish_as_count; i++)
+	{
+		if (entry->publish_as[i] == entry->relid)
+			relids = list_append_unique_oid(relids, entry->relid);
+	}
+	return relids;
+}
+
+static uint32 *
+numbers_of(List *relids)
+{
+	uint32 *numbers = palloc(sizeof(uint32) * Max(list_length(relids), 1));
 
 	for (int i = 0; i < list_length(relids); i++)
 		numbers[i] = list_nth_oid(relids, i);
+	return numbers;
+}
+
+static void
+send_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, List *relids, List *whole)
+{
+	Decoder *decoder = ctx->output_plugin_private;
+
 	send_begin(ctx, txn);
-	write_truncate(&decoder->batch.buffer, numbers, list_length(relids));
+	write_truncate(&decoder->batch.buffer, numbers_of(relids), list_length(relids),
+				   numbers_of(whole), list_length(whole));
 }
 
 static void
@@ -324,6 +346,7 @@ decode_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int relation
 	Decoder		 *decoder = ctx->output_plugin_private;
 	MemoryContext oldcontext = MemoryContextSwitchTo(decoder->change_context);
 	List		 *relids = NIL;
+	List		 *whole = NIL;
 
 	for (int i = 0; i < relation_count; i++)
 	{
@@ -331,9 +354,10 @@ decode_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int relation
 
 		send_skipped(ctx, txn, entry);
 		relids = append_truncated(relids, entry);
+		whole = append_whole(whole, entry, relations[i]);
 	}
 	if (relids != NIL)
-		send_truncate(ctx, txn, relids);
+		send_truncate(ctx, txn, relids, whole);
 	report_progress(ctx);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(decoder->change_context);

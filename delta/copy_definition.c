@@ -26,8 +26,8 @@ static const char *const state_sql =
 	" (c.columns_wanted IS NULL)::text, s.has_key::text, s.key_index::text, pg_catalog.array_to_string(s.key_attnos, ' '),"
 	" s.remote_relid::text, s.copied_from::text, s.copied_lsn::text, s.copied_snapshot::text, l.oid::text, c.row_filter,"
 	" (SELECT pg_catalog.string_agg(d.pgt_id::text, ' ') FROM pgtrickle.pgt_sources d WHERE d.source_relid = c.relid),"
-	" (s.is_partitioned AND (SELECT r.output_plugin FROM pgtrickle.pgt_remotes r WHERE r.remote_id = c.remote_id) <> 'pgoutput')::text, (s.status = 'REDEFINE' AND s.is_populated AND NOT s.live_follows)::text, s.remote_natts::text,"
-	" (c.storage = 'none')::text, (c.storage = 'none' AND NOT s.is_populated AND s.status = 'ACTIVE')::text, s.is_partitioned::text,"
+	" s.is_partitioned::text, (s.status = 'REDEFINE' AND s.is_populated AND NOT s.live_follows)::text, s.remote_natts::text,"
+	" (c.storage = 'none')::text, (c.storage = 'none' AND NOT s.is_populated AND s.status = 'ACTIVE')::text,"
 	" s.loaded_xid::text, (CASE WHEN s.status = 'COPIED' AND NOT s.is_populated THEN s.exact_xid END)::text,"
 	" (pg_catalog.clock_timestamp() < coalesce(s.exact_at, 'infinity') + greatest(s.ended_at - s.started_at, interval '10 seconds'))::text,"
 	" s.rows_copied::text"
@@ -159,16 +159,15 @@ read_state(int64 copy_id, MemoryContext context)
 	definition->copied_snapshot = copy_of(18, context);
 	definition->load_table = oid_of(19);
 	definition->row_filter = copy_of(20, context);
-	definition->truncation_is_vague = is_true(22);
+	definition->is_partitioned = is_true(22);
 	definition->is_blocked = is_true(23);
 	definition->remote_natts = atoi(text_of(24));
 	definition->drops_rows = is_true(25);
 	definition->passes_through = is_true(26);
-	definition->is_partitioned = is_true(27);
-	definition->loaded_xid = number_of(28);
-	definition->exact_xid = number_of(29);
-	definition->may_wait = text_of(30) == NULL || is_true(30);
-	definition->rows_copied = (int64) number_of(31);
+	definition->loaded_xid = number_of(27);
+	definition->exact_xid = number_of(28);
+	definition->may_wait = text_of(29) == NULL || is_true(29);
+	definition->rows_copied = (int64) number_of(30);
 	oldcontext = MemoryContextSwitchTo(context);
 	read_locator(definition);
 	definition->consumer_ids = parse_numbers(text_of(21));

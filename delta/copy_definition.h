@@ -50,7 +50,6 @@ typedef struct CopyDefinition
 	RowLocator	locator;
 	Oid			remote_relid;
 	bool		is_partitioned; /* the remote's table */
-	bool		truncation_is_vague; /* of a partition, or of the whole table: the record does not tell */
 	bool		is_blocked;		/* nothing can be done about changes before somebody has compared the definitions */
 	int			remote_natts;	/* attribute numbers of the remote's table that have been seen */
 	XLogRecPtr	copied_from;

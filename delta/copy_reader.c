@@ -392,16 +392,30 @@ read_row_record(CopyReader *reader, const RecordView *record)
 }
 
 /*
- * Our plugin names the tables above a partition that was truncated, so that the record may stand for a part of them.  pgoutput names what was truncated,
- * and is silent about partitions whose root it publishes.
+ * A table whose partition was truncated is named as well, but not as one that has lost all its rows.  A remote may run a plugin that does not tell
+ * these apart: it is believed about tables without partitions.
  */
-static void
-check_truncated(const CopyFeed *feed)
+static bool
+has_lost_all_rows(const RecordView *record, const CopyDefinition *definition)
 {
-	if (feed->definition->truncation_is_vague)
+	RelidReader whole = truncate_whole_reader(&record->truncate);
+	uint32_t	relid;
+
+	while (relid_next(&whole, &relid))
+	{
+		if (relid == definition->remote_relid)
+			return true;
+	}
+	return record->truncate.whole_count == 0 && !definition->is_partitioned;
+}
+
+static void
+check_truncated(const RecordView *record, const CopyFeed *feed)
+{
+	if (!has_lost_all_rows(record, feed->definition))
 		ereport(ERROR,
 				(errcode(ERRCODE_COPY_NOT_EQUAL),
-				 errmsg("table %s was truncated, or a partition of it", feed->definition->remote_name)));
+				 errmsg("a partition of table %s was truncated", feed->definition->remote_name)));
 }
 
 static void
@@ -426,7 +440,7 @@ read_truncate(CopyReader *reader, const RecordView *record)
 			copy_scope_enter(&scope, feed->definition);
 			if (feed->target != NULL && !is_in_table(reader, feed) && !is_superseded(reader, feed))
 			{
-				check_truncated(feed);
+				check_truncated(record, feed);
 				copy_target_truncate(feed->target);
 			}
 			copy_scope_leave(&scope);

@@ -170,6 +170,7 @@ count_relids(MessageReader *reader, ByteRange fields, uint32_t field_number, uin
 
 #define RELATION_PUBLISH_AS 5
 #define TRUNCATE_RELIDS 1
+#define TRUNCATE_WHOLE 2
 
 RelidReader
 publish_as_reader(const RelationView *relation)
@@ -181,6 +182,12 @@ RelidReader
 truncate_reader(const TruncateView *truncate)
 {
 	return relid_reader(truncate->fields, TRUNCATE_RELIDS);
+}
+
+RelidReader
+truncate_whole_reader(const TruncateView *truncate)
+{
+	return relid_reader(truncate->fields, TRUNCATE_WHOLE);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -339,7 +346,8 @@ read_truncate(MessageReader *reader, TruncateView *truncate)
 {
 	truncate->fields =
 		byte_range(reader->fields.next, (size_t) (reader->fields.end - reader->fields.next));
-	return count_relids(reader, truncate->fields, TRUNCATE_RELIDS, &truncate->relid_count);
+	return count_relids(reader, truncate->fields, TRUNCATE_RELIDS, &truncate->relid_count) &&
+		   count_relids(reader, truncate->fields, TRUNCATE_WHOLE, &truncate->whole_count);
 }
 
 static bool

@@ -97,7 +97,8 @@ typedef struct ColumnView
 typedef struct TruncateView
 {
 	uint32_t  relid_count;
-	ByteRange fields; /* for truncate_reader */
+	uint32_t  whole_count;
+	ByteRange fields; /* for truncate_reader and truncate_whole_reader */
 } TruncateView;
 
 typedef struct MessageView
@@ -184,6 +185,7 @@ typedef struct RelidReader
 
 extern RelidReader publish_as_reader(const RelationView *relation);
 extern RelidReader truncate_reader(const TruncateView *truncate);
+extern RelidReader truncate_whole_reader(const TruncateView *truncate);
 extern bool		   relid_next(RelidReader *reader, uint32_t *relid);
 
 typedef struct ColumnReader

@@ -104,11 +104,13 @@ write_relation(WireBuffer *buffer, uint32_t number, ByteRange contents)
 }
 
 void
-write_truncate(WireBuffer *buffer, const uint32_t *relids, size_t relid_count)
+write_truncate(WireBuffer *buffer, const uint32_t *relids, size_t relid_count,
+			   const uint32_t *whole, size_t whole_count)
 {
 	OpenRecord open = begin_record(buffer, KIND_TRUNCATE, 8);
 
 	put_relids(buffer, 1, relids, relid_count);
+	put_relids(buffer, 2, whole, whole_count);
 	end_record(buffer, open);
 }
 

@@ -22,7 +22,8 @@
 #define RECORD_FLAWS 5
 
 extern void write_begin(WireBuffer *buffer, const BeginView *begin);
-extern void write_truncate(WireBuffer *buffer, const uint32_t *relids, size_t relid_count);
+extern void write_truncate(WireBuffer *buffer, const uint32_t *relids, size_t relid_count,
+						   const uint32_t *whole, size_t whole_count);
 extern void write_message(WireBuffer *buffer, const MessageView *message);
 extern void write_skipped(WireBuffer *buffer, uint32_t relid);
 extern void write_commit(WireBuffer *buffer, const CommitView *commit);

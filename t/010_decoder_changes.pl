@@ -115,12 +115,12 @@ $node->sql(
 );
 $stream->says(<<'END', 'TRUNCATE comes in its place, with what it cascades to');
 begin
-truncate t u
+truncate t u whole t u
 commit rows 0
 begin
 relation t public.t as t identity f: id@1:23* v@2:25*
 insert t new: id=1 v='before'
-truncate t u
+truncate t u whole t u
 insert t new: id=2 v='after'
 commit rows 2
 END

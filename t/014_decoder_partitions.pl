@@ -200,7 +200,7 @@ begin
 skipped low
 skipped middle
 skipped leaf
-truncate root
+truncate root whole root
 commit rows 0
 begin
 skipped parent

@@ -54,7 +54,7 @@ insert wanted new: id=2
 commit rows 2
 begin
 skipped other
-truncate wanted
+truncate wanted whole wanted
 commit rows 0
 begin
 skipped other

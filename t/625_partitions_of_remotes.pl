@@ -111,6 +111,7 @@ follows('DROP TABLE SCHEMA.parts_5', 'one is dropped', '1 1 0 0');
 follows('ALTER TABLE SCHEMA.parts DETACH PARTITION SCHEMA.parts_4; DELETE FROM SCHEMA.parts_4 WHERE id > 3005;
 	ALTER TABLE SCHEMA.parts ATTACH PARTITION SCHEMA.parts_4 FOR VALUES FROM (300) TO (400)', 'one was away for a while', '1 1 0 0', reason => 'partition sold.parts_4 has been detached and attached');
 follows('TRUNCATE SCHEMA.parts_2; INSERT INTO SCHEMA.parts VALUES (5001, 150, $$after$$)', 'one is truncated', '1 1 0 0', reason => 'partition sold.parts_2 has been truncated or written anew');
+follows('TRUNCATE SCHEMA.parts; INSERT INTO SCHEMA.parts SELECT i, i % 200, $$again$$ FROM generate_series(1, 300) i', 'all of it is truncated', '0 1 0 0');
 follows('VACUUM FULL SCHEMA.parts_1', 'one is rewritten: pgoutput cannot tell that from a truncation', '0 1 0 0', quiet => 1);
 follows('ALTER TABLE SCHEMA.plain ADD COLUMN c int DEFAULT (random() * 1000)::int; ALTER TABLE SCHEMA.plain ALTER COLUMN c DROP DEFAULT',
 	'a column had a volatile default for a moment', '0 0 1 1', quiet => 1);

@@ -116,7 +116,9 @@ $target->sql(q{SELECT pgtrickle.alter_remote('shop', conninfo => 'service=shop')
 $target->start_applier(env => { PGSERVICEFILE => "$folder/services", PGPASSFILE => "$folder/passwords" });
 step('over TLS', q{UPDATE app.coded SET v = v + 1; INSERT INTO app.orders (id, m) VALUES (6000, 'sad')});
 is( $source->sql(q{SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)}), 't', 'the stream is encrypted');
-$replica->were_copied_once('nothing was copied again for it');
+# But for the table whose partitions have been truncated: who looks at their files cannot know that all of that came.
+is($target->sql(q{SELECT string_agg(relid::text, ' ') FROM pgtrickle.pgt_copies JOIN pgtrickle.pgt_copy_states USING (copy_id) WHERE times_copied > 1 AND relid <> 'app.parts'::regclass}),
+	'', 'nothing was copied again for it');
 
 sub write_file
 {

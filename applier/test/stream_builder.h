@@ -121,7 +121,7 @@ put_row(World *world, uint32_t number, size_t length)
 static inline void
 put_truncate(World *world, Oid relid)
 {
-	write_truncate(&world->batch, &relid, 1);
+	write_truncate(&world->batch, &relid, 1, &relid, 1);
 }
 
 static inline void

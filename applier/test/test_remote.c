@@ -208,7 +208,7 @@ test_untouched(void)
 	all->catalog->tables[1]->copy.status = COPY_NOT_FOLLOWED;
 	transaction(all, 12, 2);
 	transaction(all, 13, 1);
-	remote_intake_keepalive(all->remote.intake, 2000, 5);
+	CHECK(remote_intake_keepalive(all->remote.intake, 2000, 5, NULL));
 	CHECK(remote_skip_untouched(&all->remote, &moment) == 1150);
 	CHECK(all->remote.intake->buffer->count == 1);
 	plan = plan_now(all);
@@ -220,7 +220,7 @@ test_untouched(void)
 
 	/* A position at a page's start is that behind the page's header. */
 	all->catalog->tables[0]->copy.status = COPY_NOT_FOLLOWED;
-	remote_intake_keepalive(all->remote.intake, 8192, 6);
+	CHECK(remote_intake_keepalive(all->remote.intake, 8192, 6, NULL));
 	CHECK(remote_skip_untouched(&all->remote, &moment) == 8192 + 24 && moment == 6);
 	destroy(all);
 }
@@ -287,11 +287,11 @@ test_switch(void)
 
 	all->catalog->tables[0]->copy.status = COPY_COPIED;
 	all->catalog->tables[0]->copy.copied_lsn = 1500;
-	remote_intake_keepalive(all->remote.intake, 1499, 5);
+	CHECK(remote_intake_keepalive(all->remote.intake, 1499, 5, NULL));
 	plan = plan_now(all);
 	CHECK(plan->table_count == 0);
 	plan_free(plan);
-	remote_intake_keepalive(all->remote.intake, 1500, 6);
+	CHECK(remote_intake_keepalive(all->remote.intake, 1500, 6, NULL));
 	plan = plan_now(all);
 	CHECK(plan->table_count == 1 && plan->tables[0].table->pgt_id == 1 && plan->tables[0].set == 1);
 	is_staged(plan, "");
@@ -381,6 +381,37 @@ test_lost_in_tick(void)
 	destroy(all);
 }
 
+/* What was applied before comes again: it is passed over, and has to be there. */
+static void
+test_history(Xid xid_there, bool by_keepalive)
+{
+	RemoteWorld	 *all = create(1000000);
+	RemoteIntake *intake = all->remote.intake;
+	Error		  error = {0};
+	bool		  is_well = true;
+
+	all->world.lsn = 700;
+	remote_intake_expect(intake, 11, 800);
+	transaction(all, 10, 1);
+	CHECK(intake->buffer->first == NULL && intake->stream_lsn == 900);
+	put_begin(&all->world, xid_there);
+	put_row(&all->world, 1, 10);
+	put_commit(&all->world);
+	if (!by_keepalive)
+		is_well = remote_intake_batch(intake, all->world.batch.data, all->world.batch.length, 1, &error);
+	else
+		is_well = remote_intake_keepalive(intake, 900, 1, &error);
+	all->world.batch.length = 0;
+	CHECK(is_well == (xid_there == 11 && !by_keepalive));
+	CHECK(intake->is_other_history == !is_well && intake->buffer->first == NULL);
+	if (is_well)
+	{
+		transaction(all, 12, 1);
+		CHECK(intake->buffer->first != NULL && intake->buffer->first->xid == 12);
+	}
+	destroy(all);
+}
+
 int
 main(void)
 {
@@ -394,5 +425,8 @@ main(void)
 	test_full();
 	test_slow_target();
 	test_lost_in_tick();
+	test_history(11, false);
+	test_history(12, false);
+	test_history(11, true);
 	return testing_done("remote");
 }

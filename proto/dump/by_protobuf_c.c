@@ -136,7 +136,8 @@ print_record(const Pgtrickle__Record *record)
 			return record->relation_def != NULL;
 		case PGTRICKLE__KIND__KIND_TRUNCATE:
 			if (record->truncate != NULL)
-				print_truncate(record->truncate->relids, record->truncate->n_relids);
+				print_truncate(record->truncate->relids, record->truncate->n_relids,
+							   record->truncate->whole, record->truncate->n_whole);
 			return record->truncate != NULL;
 		case PGTRICKLE__KIND__KIND_MESSAGE:
 			if (record->message != NULL)

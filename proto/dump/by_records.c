@@ -31,12 +31,17 @@ static void
 truncate(const TruncateView *view)
 {
 	uint32_t   *relids = calloc(view->relid_count + 1, sizeof(uint32_t));
+	uint32_t   *whole = calloc(view->whole_count + 1, sizeof(uint32_t));
 	RelidReader reader = truncate_reader(view);
+	RelidReader whole_reader = truncate_whole_reader(view);
 
 	for (uint32_t i = 0; relid_next(&reader, &relids[i]); i++)
 		;
-	print_truncate(relids, view->relid_count);
+	for (uint32_t i = 0; relid_next(&whole_reader, &whole[i]); i++)
+		;
+	print_truncate(relids, view->relid_count, whole, view->whole_count);
 	free(relids);
+	free(whole);
 }
 
 static bool

@@ -237,11 +237,15 @@ print_relation(const PrintedRelation *relation)
 }
 
 void
-print_truncate(const uint32_t *relids, size_t count)
+print_truncate(const uint32_t *relids, size_t count, const uint32_t *whole, size_t whole_count)
 {
 	printf("truncate");
 	for (size_t i = 0; i < count; i++)
 		print_relid(relids[i]);
+	if (whole_count > 0)
+		printf(" whole");
+	for (size_t i = 0; i < whole_count; i++)
+		print_relid(whole[i]);
 	putchar('\n');
 }
 

@@ -33,7 +33,8 @@ typedef struct PrintedRelation
 
 extern void print_begin(const BeginView *begin);
 extern void print_relation(const PrintedRelation *relation);
-extern void print_truncate(const uint32_t *relids, size_t count);
+extern void print_truncate(const uint32_t *relids, size_t count, const uint32_t *whole,
+						   size_t whole_count);
 extern void print_message(const MessageView *message);
 extern void print_skipped(uint32_t relid);
 extern void print_commit(const CommitView *commit);

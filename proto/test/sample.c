@@ -121,7 +121,7 @@ sample_write(WireBuffer *buffer)
 	write_begin(buffer, &begin);
 	write_sample_relation(buffer);
 	write_sample_rows(buffer);
-	write_truncate(buffer, truncated, 2);
+	write_truncate(buffer, truncated, 2, truncated, 1);
 	write_message(buffer, &transactional);
 	write_skipped(buffer, 16400);
 	write_commit(buffer, &commit);

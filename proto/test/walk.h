@@ -84,7 +84,10 @@ walk_batch(const void *data, size_t length, uint32_t column_count)
 		if (record.kind == KIND_RELATION)
 			walk_relation(&walk, &record.relation_def);
 		if (record.kind == KIND_TRUNCATE)
+		{
 			walk_relids(&walk, truncate_reader(&record.truncate), record.truncate.relid_count);
+			walk_relids(&walk, truncate_whole_reader(&record.truncate), record.truncate.whole_count);
+		}
 		if (record.kind == KIND_MESSAGE)
 			walk_bytes(&walk, record.message.payload);
 		walk_row(&walk, record.old_row, column_count);
