@@ -11,7 +11,8 @@
  * locks are its business.  A plan without a table, which only projects the rowset's rows, is run by the same means.  How the plan reads the table does not matter: a hash join of twenty rows reads all of them where an index finds the one.
  *
  * Every condition of the plan, whichever node has it, is evaluated for the pair of rows; those that the index serves, once more.  So it does not matter
- * for the result which of them have served.  To that end the expressions of all nodes are written over the two rows: the rowset's are OUTER_VAR, the table's
+ * for the result which of them have served.  As in the plan, a scan's conditions come first: others, and the index's key, may fail for rows that those leave
+ * out.  To that end the expressions of all nodes are written over the two rows: the rowset's are OUTER_VAR, the table's
  * are INNER_VAR.
  *
  * Making this of a plan costs as much as starting the executor, so it is kept until the server makes another plan.  Only what needs nothing of a transaction can be
@@ -55,7 +56,8 @@ struct DirectJoin
 	ScanKeyData keys[INDEX_MAX_KEYS];	/* the values to be filled in */
 	ExprState  *key_values[INDEX_MAX_KEYS];
 	bool		by_value;		/* all keys are */
-	ExprState  *conditions;
+	ExprState  *row_conditions; /* of the scan of the rowset */
+	ExprState  *conditions;		/* all others, those of the table's scan first */
 	ProjectionInfo *projection;
 	ExprContext *econtext;
 };
@@ -70,7 +72,7 @@ typedef struct Shape
 	Plan	   *table;			/* SeqScan, IndexScan or IndexOnlyScan; NULL: no join */
 	Index		table_rtindex;
 	int			rowset_side;	/* OUTER_VAR or INNER_VAR, as the join calls it */
-	List	   *conditions;		/* of all nodes */
+	List	   *conditions;		/* of all nodes but the scan of the rowset */
 	List	   *nest_params;	/* what an index scan gets from the rowset */
 	List	   *index_columns;	/* what an index-only scan reads */
 	bool		unsuitable;		/* some expression cannot be kept */
@@ -127,9 +129,9 @@ find_join(Shape *shape, Plan *join, Rowset *input)
 	}
 	if (shape->rowset == NULL || !set_table(shape, shape->rowset_side == OUTER_VAR ? innerPlan(join) : outerPlan(join)))
 		return false;
-	shape->conditions = list_concat_copy(shape->conditions, ((Join *) join)->joinqual);
-	shape->conditions = list_concat(shape->conditions, shape->table->qual);
-	shape->conditions = list_concat(shape->conditions, shape->rowset->scan.plan.qual);
+	shape->conditions = list_concat_copy(shape->table->qual, shape->conditions);
+	shape->conditions = list_concat(shape->conditions, ((Join *) join)->joinqual);
+	shape->conditions = list_concat(shape->conditions, join->qual);
 	return true;
 }
 
@@ -144,7 +146,6 @@ find_shape(Shape *shape, PlannedStmt *statement, Rowset *input)
 	shape->rowset = scan_of(shape->top, input);
 	if (shape->rowset == NULL && !find_join(shape, shape->top, input))
 		return false;
-	shape->conditions = list_concat_copy(shape->conditions, shape->top->qual);
 	return shape->table == NULL || rt_fetch(shape->table_rtindex, statement->rtable)->relkind == RELKIND_RELATION;
 }
 
@@ -349,11 +350,13 @@ static bool
 make_of_plan(DirectJoin *join, PlannedStmt *statement, Rowset *input, Rowset *output)
 {
 	Shape		shape = {0};
+	List	   *row_conditions;
 	List	   *conditions;
 	List	   *targets;
 
 	if (!find_shape(&shape, statement, input))
 		return false;
+	row_conditions = (List *) over_rows_mutator((Node *) shape.rowset->scan.plan.qual, &shape);
 	conditions = (List *) over_rows_mutator((Node *) shape.conditions, &shape);
 	targets = (List *) over_rows_mutator((Node *) shape.top->targetlist, &shape);
 	if (shape.unsuitable)
@@ -365,6 +368,7 @@ make_of_plan(DirectJoin *join, PlannedStmt *statement, Rowset *input, Rowset *ou
 			return false;
 	}
 	join->econtext = CreateStandaloneExprContext();
+	join->row_conditions = ExecInitQual(row_conditions, NULL);
 	join->conditions = ExecInitQual(conditions, NULL);
 	join->projection = ExecBuildProjectionInfo(targets, join->econtext,
 											   MakeSingleTupleTableSlot(CreateTupleDescCopy(output->tupdesc), &TTSOpsVirtual),
@@ -484,6 +488,8 @@ run_join(DirectJoin *join, Rowset *input, Rowset *output)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ResetExprContext(join->econtext);
+		if (!ExecQual(join->row_conditions, join->econtext))
+			continue;
 		if (look_up != NULL)
 			look_up_row(join, look_up, output);
 		else

@@ -35,6 +35,7 @@ my %query = (
 	paired => 'SELECT p.id, sum(s.amount) AS total FROM sales s JOIN places p ON p.far = s.far AND p.near = s.near GROUP BY p.id',
 	opened => q{SELECT p.id, sum(s.amount) AS total FROM sales s JOIN places p ON p.id = s.place AND p.open AND s.amount < p.id * 10 WHERE s.amount <> 5 GROUP BY p.id},
 	computed => 'SELECT p.id + s.amount % 2 AS k, sum(CASE WHEN s.paid THEN s.amount END) AS total FROM sales s JOIN places p ON p.id = s.place + 1 GROUP BY 1',
+	guarded => 'SELECT p.id, count(*) AS n FROM sales s JOIN places p ON p.id = 24 / s.amount AND 10 / p.region > 0 WHERE s.amount <> 0 AND p.region <> 0 GROUP BY p.id',
 	doubled => 'SELECT p.id, sum(slow_double(s.amount)) AS total FROM sales s JOIN places p ON p.id = s.place GROUP BY p.id',
 	rows => 'SELECT s.id, p.code, s.amount FROM sales s JOIN places p ON p.id = s.place',
 	by_region => 'SELECT p.region, q.id, count(*) AS n FROM sales s JOIN places p ON p.id = s.place JOIN places q ON q.region = p.region GROUP BY 1, 2');
@@ -67,6 +68,9 @@ my @changes = (
 	q{UPDATE sales SET place = 13 - place, grade = grade + 0.0 WHERE id BETWEEN 30 AND 37},
 	q{UPDATE sales SET amount = 5 WHERE id BETWEEN 1 AND 20},
 	q{UPDATE sales SET amount = amount - 1, paid = false},
+	q{UPDATE sales SET amount = 8 WHERE id IN (21, 22)},
+	q{UPDATE sales SET amount = 0 WHERE id IN (21, 22, 23)},
+	q{UPDATE sales SET amount = id - 20 WHERE id IN (21, 22, 23)},
 	q{DELETE FROM sales WHERE place = 5},
 	q{INSERT INTO sales SELECT 2000 + g, 5, 5, 'p5', 2, g % 2, g, g, g, true, 1.00 FROM generate_series(1, 3) g},
 	q{DELETE FROM sales WHERE id = 1000},
