@@ -8,6 +8,7 @@
  * server is told why, and when to try again.  Only one worker at a time works for a remote.
  */
 #include "copy.h"
+#include "copy_finish.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -134,6 +135,27 @@ rows_step(const Copy *copy)
 	return has_status(copy, "COPYING") ? copy_load : NULL;
 }
 
+/* Waits for what goes on beside. */
+static bool
+take_finished(CopyRemote *work, int *failures, bool done, Error *error)
+{
+	CopyFinish finish;
+
+	while (copy_finish_take(work, &finish))
+	{
+		if (finish.is_done)
+		{
+			log_event(LEVEL_LOG, "copied \"%s.%s\" in %.1f s", finish.copy.remote_schema,
+					  finish.copy.remote_table, (double) finish.took / (double) MICROS_PER_SECOND);
+			continue;
+		}
+		(*failures)++;
+		if (done)
+			done = report_failure(work, &finish.copy, true, &finish.failure, error);
+	}
+	return done;
+}
+
 /* Runs a step for each copy that it is meant for.  `failures` counts those that could not be done. */
 static bool
 for_each_copy(CopyRemote *work, CopyStep (*step_of)(const Copy *copy), int *failures, Error *error)
@@ -158,6 +180,7 @@ for_each_copy(CopyRemote *work, CopyStep (*step_of)(const Copy *copy), int *fail
 			done =
 				error_from_connection(error, FAIL_RETRY, work->remote, "connection to the remote");
 	}
+	done = take_finished(work, failures, done, error);
 	PQclear(list);
 	return done;
 }
@@ -243,13 +266,21 @@ static bool
 work_for_remote(CopyRemote *work, int *failures, Error *error)
 {
 	bool has_rows;
+	int	 failures_before;
 
 	if (!expand_patterns(work, error) || !for_each_copy(work, definition_step, failures, error) ||
 		!has_rows_to_copy(work, &has_rows, error))
 		return false;
-	if (!has_rows)
-		return true;
-	return wait_for_transactions(work, error) && for_each_copy(work, rows_step, failures, error);
+	failures_before = *failures;
+	/* the stream may have begun to carry more tables meanwhile */
+	while (has_rows && *failures == failures_before)
+	{
+		if (!wait_for_transactions(work, error) ||
+			!for_each_copy(work, rows_step, failures, error) ||
+			!has_rows_to_copy(work, &has_rows, error))
+			return false;
+	}
+	return true;
 }
 
 static bool

@@ -7,7 +7,7 @@
  *
  *     REQUESTED -> DECLARED          copy_define.c   the table is there
  *     REDEFINE  -> what it was       copy_alter.c    the table follows the remote's
- *     COPYING   -> COPIED            copy_load.c     the rows are there
+ *     COPYING   -> COPIED            copy_load.c     the rows are there; copy_finish.c: and their indexes
  */
 #ifndef PGTRICKLE_APPLIER_COPY_H
 #define PGTRICKLE_APPLIER_COPY_H
@@ -16,6 +16,8 @@
 #include "options.h"
 #include "remote_table.h"
 #include "server.h"
+
+typedef struct CopyFinishing CopyFinishing; /* see copy_finish.h */
 
 /* One remote, while the worker works for it. */
 typedef struct CopyRemote
@@ -34,6 +36,7 @@ typedef struct CopyRemote
 	const char	  *schema_map; /* jsonb */
 	const char	  *publication; /* when pgoutput is read: it has no generated columns; else NULL */
 	Text settled_lsn; /* whatever was committed there before can be seen; filled before rows are copied */
+	CopyFinishing *finishing; /* copies whose rows are there, until they are taken */
 	int type_changes; /* types of the target that were made or altered for the copy at hand */
 } CopyRemote;
 
@@ -66,8 +69,11 @@ extern bool copy_define(CopyRemote *work, const Copy *copy, Error *error) MUST_C
 /* Compares a table with the remote's and follows what has changed there. */
 extern bool copy_follow(CopyRemote *work, const Copy *copy, Error *error) MUST_CHECK;
 
-/* Copies the rows that are not there yet. */
+/* Copies the rows that are not there yet.  What then is to be done has been started when it returns (copy_finish.h). */
 extern bool copy_load(CopyRemote *work, const Copy *copy, Error *error) MUST_CHECK;
+
+/* Is the remote's table still what the copy was defined by? */
+extern bool copy_load_check(CopyRemote *work, const Copy *copy, Error *error) MUST_CHECK;
 
 /* A connection of the worker to one side or the other, with the settings that both need. */
 extern PGconn *

@@ -11,6 +11,7 @@
  * The table is compared with its definition before and after: a change in between would mix two shapes.
  */
 #include "copy.h"
+#include "copy_finish.h"
 #include "copy_jobs.h"
 #include "sql_text.h"
 
@@ -63,8 +64,8 @@ load_table(CopyRemote *work, const Copy *copy, RemoteTable *table, Error *error)
 	return false;
 }
 
-static bool
-check_again(CopyRemote *work, const Copy *copy, Error *error)
+bool
+copy_load_check(CopyRemote *work, const Copy *copy, Error *error)
 {
 	RemoteTable table;
 
@@ -84,38 +85,13 @@ begin(CopyRemote *work, const Copy *copy, Text *load_name, Error *error)
 					  &found, error);
 }
 
-/*
- * On an idle remote nothing may ever be written at the position, and so the stream would not get there: hence one more transaction,
- * which writes nothing but its end.
- */
-static bool
-finish(CopyRemote *work, const Copy *copy, const char *snapshot, Error *error)
-{
-	Text		position = {0};
-	const char *values[3] = {copy->copy_id, NULL, snapshot};
-	bool		found;
-	bool		done;
-
-	done = check_again(work, copy, error) &&
-		   server_ask(work->remote, sql_remote_wal_end, 0, NULL, &position, &found, error) &&
-		   server_execute(work->remote, sql_remote_move_wal, 0, NULL, error);
-	if (done)
-	{
-		values[1] = position.data;
-		done = server_execute(work->target, "SELECT pgtrickle.copy_done($1, $2, $3)", 3, values,
-							  error);
-	}
-	text_free(&position);
-	return done;
-}
-
 /* ------------------------------------------------------------------------------------------------
  * The two ways
  */
 
 static bool
-load_by_key(CopyRemote *work, const Copy *copy, const RemoteTable *table, Text *load_name,
-			Error *error)
+load_by_key(CopyRemote *work, const Copy *copy, const RemoteTable *table, Micros started_at,
+			Text *load_name, Error *error)
 {
 	CopyParts parts = {0};
 	CopyLoad  load = {.work = work, .copy = copy, .table = table, .parts = &parts};
@@ -133,14 +109,16 @@ load_by_key(CopyRemote *work, const Copy *copy, const RemoteTable *table, Text *
 			   copy_parts_load(work, copy, table, &parts, error);
 	}
 	load.load_table = load_name->data;
-	done = done && copy_jobs_run(&load, error) && finish(work, copy, NULL, error);
+	done = done && copy_jobs_run(&load, error);
+	if (done)
+		copy_finish_start(work, copy, NULL, started_at);
 	copy_parts_free(&parts);
 	return done;
 }
 
 static bool
-load_as_bag(CopyRemote *work, const Copy *copy, const RemoteTable *table, Text *load_name,
-			Error *error)
+load_as_bag(CopyRemote *work, const Copy *copy, const RemoteTable *table, Micros started_at,
+			Text *load_name, Error *error)
 {
 	CopyParts parts = {0};
 	CopyLoad  load = {.work = work, .copy = copy, .table = table, .parts = &parts};
@@ -163,8 +141,9 @@ load_as_bag(CopyRemote *work, const Copy *copy, const RemoteTable *table, Text *
 		copy_parts_by_place(work, table, &parts);
 		load.load_table = load_name->data;
 		load.snapshot = server_field(snapshot, 0, "name");
-		done = copy_jobs_run(&load, error) &&
-			   finish(work, copy, server_field(snapshot, 0, "seen"), error);
+		done = copy_jobs_run(&load, error);
+		if (done)
+			copy_finish_start(work, copy, server_field(snapshot, 0, "seen"), started_at);
 	}
 	PQclear(snapshot);
 	PQfinish(holder);
@@ -182,12 +161,10 @@ copy_load(CopyRemote *work, const Copy *copy, Error *error)
 
 	if (!load_table(work, copy, &table, error))
 		return false;
-	done = table.key_index != NULL ? load_by_key(work, copy, &table, &load_name, error)
-								   : load_as_bag(work, copy, &table, &load_name, error);
+	done = table.key_index != NULL
+			   ? load_by_key(work, copy, &table, started_at, &load_name, error)
+			   : load_as_bag(work, copy, &table, started_at, &load_name, error);
 	remote_table_free(&table);
 	text_free(&load_name);
-	if (done)
-		log_event(LEVEL_LOG, "copied \"%s.%s\" in %.1f s", copy->remote_schema, copy->remote_table,
-				  (double) (clock_now() - started_at) / (double) MICROS_PER_SECOND);
 	return done;
 }

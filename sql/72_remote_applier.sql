@@ -583,6 +583,7 @@ REVOKE ALL ON FUNCTION pgtrickle.index_load_table(oid, oid, oid) FROM PUBLIC;
 CREATE FUNCTION pgtrickle.copy_done(copy_id bigint, copied_lsn pg_lsn, snapshot text) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
+	SET default_statistics_target = 20
 AS $$
 #variable_conflict use_variable
 DECLARE
@@ -599,6 +600,7 @@ BEGIN
 		RAISE EXCEPTION 'copy % has no key, and so its snapshot must be known', copy_id USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	PERFORM pgtrickle.index_load_table(state.load_table, state.relid, CASE WHEN state.is_populated THEN state.key_index END);
+	-- a small sample (see above) for the first plans; the server analyzes the copy itself soon after so many rows have come
 	EXECUTE format('ANALYZE %s', state.load_table);
 	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', loaded_xid = pg_current_xact_id(), copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,
 		ended_at = clock_timestamp(), consecutive_errors = 0, retry_at = NULL
