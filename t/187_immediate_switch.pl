@@ -8,7 +8,7 @@ use warnings FATAL => 'all';
 
 use IPC::Run;
 use PostgreSQL::Test::Utils;
-use StreamTables::Cluster;
+use StreamTables::Cluster qw(mode_sql status_sql);
 use StreamTables::Session;
 use Test::More;
 
@@ -38,20 +38,6 @@ sub calls
 	return $node->sql('SELECT last_value FROM calls');
 }
 
-sub mode
-{
-	my ($name, $mode) = @_;
-
-	return "SELECT pgtrickle.alter_stream_table('$name', refresh_mode => '$mode')";
-}
-
-sub status
-{
-	my ($name, $status) = @_;
-
-	return "SELECT pgtrickle.alter_stream_table('$name', status => '$status')";
-}
-
 sub is_answered
 {
 	my ($session, $sql, $test_name, $expected) = @_;
@@ -75,7 +61,7 @@ my $counted = 'SELECT shop, count(*) AS n, sum(held(amount)) AS total FROM sales
 $node->create_stream_table('counted', $counted, schedule => '1h');
 $node->sql('UPDATE sales SET amount = amount + 1 WHERE id <= 10');
 my $before = calls();
-my $said = $switcher->run(mode('counted', 'IMMEDIATE'));
+my $said = $switcher->run(mode_sql('counted', 'IMMEDIATE'));
 is($said->{message}, '', 'switching says nothing special');
 cmp_ok(calls() - $before, '<=', 60, '... and computes what has changed, not the query');
 $node->is_current('counted', '... and is exact');
@@ -83,7 +69,7 @@ is($node->sql("SELECT count(*) FROM pgtrickle.pgt_history WHERE action = 'FULL' 
 
 # --- back: goes on from where it is ---
 $before = calls();
-is_answered($switcher, 'BEGIN; UPDATE sales SET amount = amount + 1 WHERE id = 11; ' . mode('counted', 'AUTO')
+is_answered($switcher, 'BEGIN; UPDATE sales SET amount = amount + 1 WHERE id = 11; ' . mode_sql('counted', 'AUTO')
 	. q{; UPDATE sales SET amount = amount + 1 WHERE id IN (11, 12); COMMIT}, 'back to a schedule, between writes of the same transaction');
 $node->sql('DELETE FROM sales WHERE id = 13');
 $node->refresh('counted');
@@ -118,7 +104,7 @@ is_answered($writer, 'UPDATE sales SET amount = amount + 1 WHERE id < 4; DELETE 
 $node->is_current('made', '... exactly');
 $node->drop_stream_table('made');
 $release = write_meanwhile('becoming IMMEDIATE without an applier');
-$switcher->send('SET client_min_messages = notice; ' . mode('counted', 'IMMEDIATE'));
+$switcher->send('SET client_min_messages = notice; ' . mode_sql('counted', 'IMMEDIATE'));
 $release->();
 $said = $switcher->wait;
 is($said->{state}, '00000', '... which is done when the query is');
@@ -129,7 +115,7 @@ $node->is_current('counted', '... exactly');
 
 # --- pausing and resuming ---
 is_answered($writer, 'BEGIN; UPDATE sales SET amount = amount + 1 WHERE id = 30', 'somebody has maintained it and goes on');
-$switcher->send(status('counted', 'PAUSED'));
+$switcher->send(status_sql('counted', 'PAUSED'));
 wait_for_lock('advisory');
 is($switcher->poll(0), undef, 'pausing waits for it');
 is_answered($writer, 'UPDATE sales SET amount = amount + 1 WHERE id = 31; COMMIT', '... and does not hinder it');
@@ -138,7 +124,7 @@ $node->is_current('counted', 'a paused one is what the last writers made of it')
 is_answered($writer, 'UPDATE sales SET amount = amount + 1 WHERE id = 30', 'after that nobody maintains it');
 isnt($node->difference('counted'), '', '... so that it is stale');
 $release = write_meanwhile('resuming');
-$switcher->send(status('counted', 'ACTIVE'));
+$switcher->send(status_sql('counted', 'ACTIVE'));
 $release->();
 is($switcher->wait->{state}, '00000', '... which is done when the query is');
 $node->is_current('counted', '... and exact');
@@ -147,7 +133,7 @@ $node->start_applier;
 # --- a writer that does not end ---
 is_answered($writer, 'BEGIN; UPDATE sales SET amount = amount + 1 WHERE id = 40', 'a transaction has written and stays open');
 $node->create_stream_table('second', 'SELECT s.city, x.id, x.amount FROM sales x JOIN shops s USING (shop)');
-$switcher->send(mode('second', 'IMMEDIATE'));
+$switcher->send(mode_sql('second', 'IMMEDIATE'));
 ok($node->poll_query_until($node->dbname, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"), 'switching waits for it');
 is_answered($locker, q{SET lock_timeout = '1500ms'; UPDATE sales SET amount = amount + 1 WHERE id = 41}, '... but others go on') foreach 1 .. 3;
 is_answered($writer, 'COMMIT', '... until it ends');
@@ -156,10 +142,10 @@ $node->is_current('second', '... with its changes');
 
 # --- what the query means changes while it is run ---
 $node->sql(q{SELECT pgtrickle.create_stream_table('spread', 'SELECT k, count(*) AS n, min(held(id)) AS first FROM parts GROUP BY k', refresh_mode => 'IMMEDIATE')});
-$node->sql(status('spread', 'PAUSED'));
+$node->sql(status_sql('spread', 'PAUSED'));
 $node->sql(q{CREATE TABLE parts_2 (LIKE parts); INSERT INTO parts_2 SELECT g, 2, 'two' FROM generate_series(1, 10) g});
 $locker->run('SELECT pg_advisory_lock(77)');
-$switcher->send(status('spread', 'ACTIVE'));
+$switcher->send(status_sql('spread', 'ACTIVE'));
 wait_for_lock('advisory');
 is_answered($writer, 'ALTER TABLE parts ATTACH PARTITION parts_2 FOR VALUES IN (2)', 'a partition comes while the query runs');
 is_answered($writer, 'UPDATE parts SET k = 1 - k WHERE id % 3 = 0 AND k < 2', '... and rows move');
@@ -172,10 +158,10 @@ $node->is_current('spread', '... are followed');
 # --- what reads one that goes on ---
 $node->sql(q{SELECT pgtrickle.create_stream_table('above', 'SELECT n, count(*) AS shops, sum(total) AS total FROM counted GROUP BY n', refresh_mode => 'IMMEDIATE')});
 $node->create_stream_table('beside', 'SELECT n, total FROM counted WHERE n > 0');
-$node->sql(status('counted', 'PAUSED'));
+$node->sql(status_sql('counted', 'PAUSED'));
 $node->sql('DELETE FROM sales WHERE id BETWEEN 100 AND 150');
 $release = write_meanwhile('resuming below others');
-$switcher->send(status('counted', 'ACTIVE'));
+$switcher->send(status_sql('counted', 'ACTIVE'));
 $release->();
 is($switcher->wait->{state}, '00000', '... is done');
 $node->is_current($_, "... $_ is exact") foreach qw(counted above);
@@ -216,7 +202,7 @@ while ($load->pumpable)
 {
 	foreach my $name (sort keys %kinds)
 	{
-		my @states = (mode($name, 'IMMEDIATE'), status($name, 'PAUSED'), status($name, 'ACTIVE'), mode($name, 'AUTO'));
+		my @states = (mode_sql($name, 'IMMEDIATE'), status_sql($name, 'PAUSED'), status_sql($name, 'ACTIVE'), mode_sql($name, 'AUTO'));
 		foreach my $step (@states)
 		{
 			my ($rc, $out, $err) = $node->psql($node->dbname, $step);

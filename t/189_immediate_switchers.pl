@@ -8,7 +8,7 @@ use warnings FATAL => 'all';
 
 use IPC::Run;
 use PostgreSQL::Test::Utils;
-use StreamTables::Cluster qw(random_seed pick);
+use StreamTables::Cluster qw(random_seed pick mode_sql);
 use StreamTables::Session;
 use Test::More;
 
@@ -26,24 +26,17 @@ my %queries = (
 my @names = sort keys %queries;
 $node->create_stream_table($_, $queries{$_}, schedule => 'continuous') foreach @names;
 
-sub mode
-{
-	my ($name, $mode) = @_;
-
-	return "SELECT pgtrickle.alter_stream_table('$name', refresh_mode => '$mode')";
-}
-
 # --- above and below at the same time ---
 my @sessions = map { StreamTables::Session->new($node) } 1 .. 3;
-$node->sql(mode('a', 'IMMEDIATE'));
-$sessions[0]->run('BEGIN; ' . mode('b', 'IMMEDIATE'));
-$sessions[1]->send(mode('a', 'AUTO'));
+$node->sql(mode_sql('a', 'IMMEDIATE'));
+$sessions[0]->run('BEGIN; ' . mode_sql('b', 'IMMEDIATE'));
+$sessions[1]->send(mode_sql('a', 'AUTO'));
 $node->poll_query_until('postgres', 'SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)');
 $sessions[0]->run('COMMIT');
 is($sessions[1]->wait->{state}, '55000', 'one below cannot get a schedule when another has become IMMEDIATE over it');
-$node->sql(mode('b', 'AUTO'));
-$sessions[0]->run('BEGIN; ' . mode('a', 'AUTO'));
-$sessions[1]->send(mode('b', 'IMMEDIATE'));
+$node->sql(mode_sql('b', 'AUTO'));
+$sessions[0]->run('BEGIN; ' . mode_sql('a', 'AUTO'));
+$sessions[1]->send(mode_sql('b', 'IMMEDIATE'));
 is($sessions[1]->poll(0.3), undef, 'while one below gets a schedule, another cannot become IMMEDIATE over it');
 $sessions[0]->run('COMMIT');
 is($sessions[1]->wait->{state}, '0A000', '... nor afterwards');
@@ -102,7 +95,7 @@ while ($load->pumpable)
 		}
 		my $name = pick(@names);
 		$busy{$session} = pick(
-			mode($name, 'IMMEDIATE'), mode($name, 'IMMEDIATE'), mode($name, 'AUTO'), "SELECT pgtrickle.pause_stream_table('$name')",
+			mode_sql($name, 'IMMEDIATE'), mode_sql($name, 'IMMEDIATE'), mode_sql($name, 'AUTO'), "SELECT pgtrickle.pause_stream_table('$name')",
 			"SELECT pgtrickle.resume_stream_table('$name')", 'SELECT pgtrickle.resume_all()', comparison($name), comparison($name));
 		$session->send($busy{$session});
 	}

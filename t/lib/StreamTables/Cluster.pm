@@ -27,7 +27,7 @@ use POSIX                   qw(WNOHANG);
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT_OK = qw(random_seed pick sql_literal);
+our @EXPORT_OK = qw(random_seed pick sql_literal mode_sql status_sql);
 
 my $DEFAULT_DB = 'postgres';
 my $POLL_INTERVAL_US = 20_000;
@@ -502,6 +502,22 @@ sub assert_no_fallback
 		WHERE relid = ' . sql_literal($name) . q{::regclass
 		  AND action IN ('FULL', 'REINITIALIZE') AND initiated_by <> 'INITIAL' ORDER BY refresh_id});
 	return is($full, '', $test_name // "$name was never refreshed in full");
+}
+
+# --- statements for sessions that a test sends them to ------------------------------------------------
+
+sub mode_sql
+{
+	my ($name, $mode) = @_;
+
+	return "SELECT pgtrickle.alter_stream_table('$name', refresh_mode => '$mode')";
+}
+
+sub status_sql
+{
+	my ($name, $status) = @_;
+
+	return "SELECT pgtrickle.alter_stream_table('$name', status => '$status')";
 }
 
 # --- randomness --------------------------------------------------------------------------------------
