@@ -391,6 +391,28 @@ check_identities(Doctor *doctor)
 	PQclear(result);
 }
 
+/* They have no limit: whatever is thrown away there has to be read again from whole tables. */
+static void
+check_spools(Doctor *doctor)
+{
+	Error	  error = {0};
+	PGresult *large = server_query(doctor->conn, sql_large_spools, 0, NULL, &error);
+
+	if (large == NULL)
+	{
+		fail(doctor, "could not look at the spools: %s", error.message);
+		return;
+	}
+	if (PQntuples(large) == 0)
+		fine("less than 1 GB of changes waits in the spools");
+	for (int row = 0; row < PQntuples(large); row++)
+	{
+		warn(doctor, "%s of changes wait for %s", PQgetvalue(large, row, 1), PQgetvalue(large, row, 0));
+		repair("shorten these schedules, or see \"pgtrickle status\" for what keeps the copying from its end");
+	}
+	PQclear(large);
+}
+
 static void
 report_remote(void *context, int verdict, const char *finding, const char *remedy)
 {
@@ -444,6 +466,7 @@ command_doctor(const Options *options)
 	{
 		check_stopped_tables(&doctor);
 		check_identities(&doctor);
+		check_spools(&doctor);
 		check_remotes(&doctor);
 	}
 	exit_code = doctor.failures > 0 ? EXIT_PROBLEM : EXIT_FINE;

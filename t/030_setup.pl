@@ -107,6 +107,7 @@ $node->start_applier(args => [ '--dbname', $node->connstr('shop-1') . ' user=pgt
 my ($ok, $stdout, $stderr) = $node->try_program('doctor', '--role', 'pgtrickle_applier');
 ok($ok, 'doctor is content when the applier runs') or diag($stdout);
 like($stdout, qr/^0 failures/m, 'without a failure');
+like($stdout, qr/^ok +less than 1 GB of changes waits in the spools$/m, 'and has looked at what waits');
 ($ok, $stdout, $stderr) = $node->try_program('doctor', '--dbname', $node->connstr('shop-1') . ' user=pgtrickle_applier', '--role', 'pgtrickle_applier');
 ok($ok, 'doctor works as the role of the applier') or diag($stdout, $stderr);
 like(

@@ -19,7 +19,7 @@ foreach my $schema (qw(own sold))
 {
 	$source->sql(
 		qq{CREATE SCHEMA $schema;
-		CREATE TABLE $schema.parts (id int, k int NOT NULL, v text, PRIMARY KEY (id, k)) PARTITION BY RANGE (k);
+		CREATE TABLE $schema.parts (id int, k int NOT NULL, v text NOT NULL, PRIMARY KEY (id, k)) PARTITION BY RANGE (k);
 		CREATE TABLE $schema.parts_1 PARTITION OF $schema.parts FOR VALUES FROM (0) TO (100);
 		CREATE TABLE $schema.parts_2 PARTITION OF $schema.parts FOR VALUES FROM (100) TO (200);
 		INSERT INTO $schema.parts SELECT i, i % 200, 'v' FROM generate_series(1, 400) i;
@@ -101,10 +101,10 @@ sub follows
 $replica->{sources}{published} = $source;
 follows('CREATE TABLE SCHEMA.parts_3 PARTITION OF SCHEMA.parts FOR VALUES FROM (200) TO (300); INSERT INTO SCHEMA.parts SELECT i, 250, $$n$$ FROM generate_series(2001, 2010) i',
 	'a partition is made', '0 0 0 0');
-follows('CREATE TABLE SCHEMA.parts_4 (id int NOT NULL, k int NOT NULL, v text, PRIMARY KEY (id, k)); INSERT INTO SCHEMA.parts_4 SELECT i, 350, $$a$$ FROM generate_series(3001, 3010) i;
+follows('CREATE TABLE SCHEMA.parts_4 (id int NOT NULL, k int NOT NULL, v text NOT NULL, PRIMARY KEY (id, k)); INSERT INTO SCHEMA.parts_4 SELECT i, 350, $$a$$ FROM generate_series(3001, 3010) i;
 	ALTER TABLE SCHEMA.parts ATTACH PARTITION SCHEMA.parts_4 FOR VALUES FROM (300) TO (400); UPDATE SCHEMA.parts SET v = $$b$$ WHERE id = 3001',
 	'one with rows is attached', '1 1 0 0', reason => 'partition sold.parts_4 has been attached');
-follows('BEGIN; CREATE TABLE SCHEMA.parts_5 (id int NOT NULL, k int NOT NULL, v text, PRIMARY KEY (id, k)); INSERT INTO SCHEMA.parts_5 VALUES (4001, 450, $$a$$);
+follows('BEGIN; CREATE TABLE SCHEMA.parts_5 (id int NOT NULL, k int NOT NULL, v text NOT NULL, PRIMARY KEY (id, k)); INSERT INTO SCHEMA.parts_5 VALUES (4001, 450, $$a$$);
 	ALTER TABLE SCHEMA.parts ATTACH PARTITION SCHEMA.parts_5 FOR VALUES FROM (400) TO (500); COMMIT', 'made and attached by one transaction', '1 1 0 0');
 follows('UPDATE SCHEMA.parts SET v = $$gone$$ WHERE k = 250; ALTER TABLE SCHEMA.parts DETACH PARTITION SCHEMA.parts_3', 'one is detached', '1 1 0 0', reason => 'partition sold.parts_3 has been detached or dropped');
 follows('DROP TABLE SCHEMA.parts_5', 'one is dropped', '1 1 0 0');
