@@ -168,11 +168,16 @@ class TestInterruptions(Across):
         project.run_sql("insert into {schema}.items values (400, 3)")
         assert all(self.right(project, name) for name in ("one", "two", "three", "zero", "after_zero"))
 
-    def test_X08_interrupted(self, project):
-        self.put(project, "slow.sql", STREAM % "" + "select i.k, count(*) as n from {{ source('app', 'items') }} i, generate_series(1, 3000000) g group by 1")
+    def test_X08_interrupted(self, project, cluster):
+        # its first fill goes on until we let it, so that no machine is too fast or too slow
+        project.run_sql("""create function {schema}.held(k int) returns int immutable language plpgsql as
+            'begin perform pg_advisory_lock_shared(808), pg_advisory_unlock_shared(808); return k; end'""")
+        holder = cluster.connect()
+        cluster.query(holder, "select pg_advisory_lock(808)")
+        self.put(project, "slow.sql", STREAM % "" + "select {{ target.schema }}.held(k) as k, count(*) as n from {{ source('app', 'items') }} group by 1")
         dbt = subprocess.Popen([os.path.join(os.path.dirname(sys.executable), "dbt"), "run", "--select", "slow", "--profiles-dir", project.profiles_dir],
                                cwd=project.project_root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        running = "select count(*) from pg_stat_activity where state = 'active' and query like '%build_model%slow%' and pid <> pg_backend_pid()"
+        running = "select count(*) from pg_stat_activity where wait_event = 'advisory' and query like '%build_model%slow%' and pid <> pg_backend_pid()"
         deadline = time.monotonic() + 120
         while not self.one(project, running):
             assert dbt.poll() is None and time.monotonic() < deadline, dbt.communicate()[0]
@@ -183,6 +188,7 @@ class TestInterruptions(Across):
         while self.one(project, running):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        holder.close()
         assert not self.is_stream_table(project, "slow")
         self.put(project, "slow.sql", SIMPLE)
         assert self.run("run", "--select", "slow") == {"slow": "CREATE STREAM TABLE"}
