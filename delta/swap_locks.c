@@ -199,6 +199,7 @@ take_locks(void *arg)
 	take_all(locks, relations_in(schemas), RelationRelationId, AccessExclusiveLock);
 	take_all(locks, relations_outside(locks->names, "view"), RelationRelationId, AccessExclusiveLock);
 	take_all(locks, relations_outside(locks->names, "stream table"), RelationRelationId, ShareRowExclusiveLock);
+	take_all(locks, relations_outside(locks->names, "source"), RelationRelationId, ShareRowExclusiveLock);
 }
 
 static void

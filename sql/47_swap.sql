@@ -222,7 +222,7 @@ COMMENT ON FUNCTION pgtrickle.rename_with_queries(text, text, bigint[]) IS
 
 /*
  * What is outside of some schemas and is made to read anew by name: views that have to be the caller's, since they are replaced, and stream tables that no
- * refresh may bring up to date from half of it.  Stream tables of other owners cannot be locked: they are bound anew and compared with their queries
+ * refresh may bring up to date from half of it; and what IMMEDIATE stream tables inside read, since they are filled again while nobody writes that.  Stream tables of other owners cannot be locked: they are bound anew and compared with their queries
  * afterwards, like after any renaming.
  */
 CREATE FUNCTION pgtrickle.bound_anew(schemas text[]) RETURNS TABLE (kind text, relid oid)
@@ -232,6 +232,10 @@ AS $$
 	SELECT r.kind, c.oid
 	FROM pgtrickle.readers_outside(schemas) r JOIN pg_class c ON c.oid = to_regclass(r.name)
 	WHERE r.kind IN ('view', 'stream table') AND pg_has_role(c.relowner, 'USAGE')
+	UNION
+	SELECT 'source', d.source_relid
+	FROM pgtrickle.pgt_stream_tables s JOIN pgtrickle.pgt_dependencies d USING (pgt_id)
+	WHERE s.refresh_mode = 'IMMEDIATE' AND s.pgt_schema = ANY (schemas) AND pg_has_role(s.pgt_owner, 'USAGE')
 $$;
 COMMENT ON FUNCTION pgtrickle.bound_anew(text[]) IS
 	'the views and stream tables outside of some schemas that are made to read anew when the schemas are swapped';

@@ -129,6 +129,22 @@ is($one->run('COMMIT')->{state}, '00000', '... and keeps it');
 is($swapper->wait->{state}, '00000', '... and the swap succeeds after that');
 is($node->sql('SELECT ' . versions()), "$next $next $next", '... and is complete');
 
+# --- with writers of what IMMEDIATE stream tables inside read ---
+$node->sql(
+	q{CREATE SCHEMA near; CREATE SCHEMA near_next; CREATE TABLE raw (id int PRIMARY KEY, k int, v int); INSERT INTO raw SELECT g, g % 5, 1 FROM generate_series(1, 100) g;
+	SELECT pgtrickle.create_stream_table('near.sums', 'SELECT k, sum(v) AS total FROM raw GROUP BY k', refresh_mode => 'IMMEDIATE');
+	SELECT pgtrickle.create_stream_table('near_next.sums', 'SELECT k, sum(v) AS total FROM raw GROUP BY k', refresh_mode => 'IMMEDIATE')});
+my $change = $node->basedir . '/change.sql';
+append_to_file($change, "\\set id random(1, 100)\nUPDATE raw SET v = v + 1 WHERE id = :id;\n");
+my ($load_out, $load_err) = ('', '');
+my $load = IPC::Run::start([ 'pgbench', '-n', '-c', 3, '-T', 2, '-f', $change, $node->connstr ], '<', \undef, '>', \$load_out, '2>', \$load_err);
+$node->poll_query_until('postgres', 'SELECT max(v) > 1 FROM raw');
+is($swapper->run(q{SELECT pgtrickle.swap_schemas('{near}', '{near_next}')})->{state}, '00000', 'IMMEDIATE stream tables are swapped while their source is written');
+$load->finish;
+is($load_err =~ s/^pgbench:? \(.*\n//mr, '', '... and no writer has failed');
+is($node->sql(q{SELECT count(*) FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'sums' AND status = 'ACTIVE'}), 2, '... and both go on');
+$node->is_current($_, "$_ equals its query") foreach 'near.sums', 'near_next.sums';
+
 # --- what can make it fail ---
 sub is_refused
 {
