@@ -78,8 +78,12 @@ class TestFreshness:
         assert statuses("source", "freshness") == {"revenue_by_region": "pass"}
         first = artifact(project, "sources.json")["results"][0]
         project.run_sql("select pg_sleep(1.5)")
-        assert statuses("source", "freshness") == {"revenue_by_region": "pass"}
-        second = artifact(project, "sources.json")["results"][0]
+        # a busy machine may leave the applier without a turn
+        for _ in range(10):
+            assert statuses("source", "freshness") == {"revenue_by_region": "pass"}
+            second = artifact(project, "sources.json")["results"][0]
+            if second["max_loaded_at"] > first["max_loaded_at"]:
+                break
         assert second["max_loaded_at"] > first["max_loaded_at"], "an idle source stays fresh"
         assert second["criteria"]["error_after"] == {"count": 30, "period": "second"}
 
