@@ -13,7 +13,7 @@ use StreamTables::Cluster;
 use Test::More;
 
 my $seconds = $ENV{PGTRICKLE_LONG} ? 120 : 8;
-my $node = StreamTables::Cluster->new('alignment')->boot;
+my $node = StreamTables::Cluster->new('alignment')->boot(conf => 'pgtrickle.cost_based = off');
 $node->append_conf('postgresql.conf', "max_prepared_transactions = 50\npgtrickle.paranoid_verify = on");
 $node->restart;
 $node->sql(

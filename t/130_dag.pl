@@ -12,7 +12,7 @@ use StreamTables::Cluster;
 use Test::More;
 
 my $seconds = $ENV{PGTRICKLE_LONG} ? 60 : 6;
-my $node = StreamTables::Cluster->new('dag')->boot;
+my $node = StreamTables::Cluster->new('dag')->boot(conf => 'pgtrickle.cost_based = off');
 $node->sql(
 	q{CREATE TABLE parts (id int PRIMARY KEY, grp int NOT NULL, amount int NOT NULL);
 	INSERT INTO parts SELECT g, g % 10, 100 FROM generate_series(1, 100) g});

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use StreamTables::Cluster;
 use Test::More;
 
-my $node = StreamTables::Cluster->new('origin')->boot;
+my $node = StreamTables::Cluster->new('origin')->boot(conf => 'pgtrickle.cost_based = off');
 $node->start_applier;
 $node->sql(
 	q{CREATE ROLE "the owner"; CREATE SCHEMA "odd schema" AUTHORIZATION "the owner"; GRANT CREATE ON SCHEMA public TO "the owner";

@@ -11,7 +11,7 @@ use StreamTables::Cluster qw(random_seed);
 use Test::More;
 
 random_seed();
-my $node = StreamTables::Cluster->new('killed')->boot;
+my $node = StreamTables::Cluster->new('killed')->boot(conf => 'pgtrickle.cost_based = off');
 $node->sql(
 	q{CREATE TABLE orders (id serial PRIMARY KEY, customer int, amount int);
 	CREATE TABLE customers (id int PRIMARY KEY, city text);

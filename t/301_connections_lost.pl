@@ -11,7 +11,7 @@ use StreamTables::Cluster;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $node = StreamTables::Cluster->new('lost')->boot;
+my $node = StreamTables::Cluster->new('lost')->boot(conf => 'pgtrickle.cost_based = off');
 $node->start_applier;
 $node->sql(q{CREATE TABLE orders (id serial PRIMARY KEY, customer int, amount int)});
 $node->create_stream_table('totals',

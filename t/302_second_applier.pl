@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use StreamTables::Cluster;
 use Test::More;
 
-my $node = StreamTables::Cluster->new('takeover')->boot;
+my $node = StreamTables::Cluster->new('takeover')->boot(conf => 'pgtrickle.cost_based = off');
 $node->sql(q{CREATE TABLE orders (id serial PRIMARY KEY, amount int)});
 $node->start_applier;
 $node->create_stream_table('totals', 'SELECT count(*) AS n, sum(amount) AS total FROM orders');

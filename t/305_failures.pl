@@ -11,7 +11,7 @@ use StreamTables::Cluster;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $node = StreamTables::Cluster->new('failures')->boot;
+my $node = StreamTables::Cluster->new('failures')->boot(conf => 'pgtrickle.cost_based = off');
 $node->start_applier(args => [ '--lock-timeout', 200 ]);
 $node->sql(
 	q{CREATE TABLE orders (id serial PRIMARY KEY, customer int, amount int);

@@ -12,7 +12,7 @@ use StreamTables::Cluster;
 use Test::More;
 
 my $node =
-  StreamTables::Cluster->new('behind')->boot(conf => "max_wal_size = 2GB\nautovacuum = off");
+  StreamTables::Cluster->new('behind')->boot(conf => "max_wal_size = 2GB\nautovacuum = off\npgtrickle.cost_based = off");
 $node->start_applier;
 $node->sql(
 	q{CREATE TABLE orders (id serial PRIMARY KEY, amount int); CREATE TABLE elsewhere (filler text)}

@@ -13,7 +13,7 @@ use StreamTables::Wire;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $replica = StreamTables::Replica->new('cut', remotes => []);
+my $replica = StreamTables::Replica->new('cut', remotes => [], target => { conf => 'pgtrickle.cost_based = off' });
 my $target = $replica->target;
 my $source = $replica->add_source('far', conf => 'wal_sender_timeout = 3s');
 my $wire = StreamTables::Wire->new($source);

@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use StreamTables::Cluster;
 use Test::More;
 
-my $node = StreamTables::Cluster->new('dead_index_entries')->boot;
+my $node = StreamTables::Cluster->new('dead_index_entries')->boot(conf => 'pgtrickle.cost_based = off');
 $node->start_applier;
 $node->sql('CREATE TABLE items (id int PRIMARY KEY, kind text, price numeric)');
 $node->create_stream_table('kinds',
