@@ -14,20 +14,38 @@
  * last change_id that is not there any more (or never was).
  */
 
+-- Each row is written by a refresh that has the stream table locked, so there is one: a foreign key would look it up again for every row.
 CREATE TABLE pgtrickle.pgt_changes (
-	change_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	pgt_id bigint NOT NULL REFERENCES pgtrickle.pgt_definitions ON DELETE CASCADE,
+	change_id bigint GENERATED ALWAYS AS IDENTITY,
+	pgt_id bigint NOT NULL,
 	-- the moment of the snapshot that the stream table equals since this change
 	data_timestamp timestamptz NOT NULL,
 	-- n: so many of these rows came, -n: went
 	weight integer NOT NULL,
-	row_data jsonb NOT NULL
+	row_data jsonb NOT NULL,
+	PRIMARY KEY (pgt_id, change_id)
 );
-CREATE INDEX pgt_changes_pgt_id ON pgtrickle.pgt_changes (pgt_id, change_id);
 CREATE INDEX pgt_changes_data_timestamp ON pgtrickle.pgt_changes (pgt_id, data_timestamp);
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_changes', '');
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_changes_change_id_seq', '');
 REVOKE ALL ON pgtrickle.pgt_changes FROM PUBLIC;
+
+CREATE FUNCTION pgtrickle.forget_changes() RETURNS trigger
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM pgtrickle.pgt_changes c USING gone WHERE c.pgt_id = gone.pgt_id;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.forget_changes() IS
+	'trigger: the history of stream tables goes with them';
+REVOKE ALL ON FUNCTION pgtrickle.forget_changes() FROM PUBLIC;
+
+CREATE TRIGGER pgt_definitions_gone AFTER DELETE ON pgtrickle.pgt_definitions
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
+	EXECUTE FUNCTION pgtrickle.forget_changes();
 
 /* ---- switching it on and off ---- */
 
@@ -136,7 +154,7 @@ BEGIN
 		USING (SELECT o.change_id FROM pgtrickle.pgt_changes o
 			WHERE o.pgt_id = pruned_id AND o.data_timestamp < clock_timestamp() - retention
 			ORDER BY o.change_id LIMIT rows_max) old
-		WHERE c.change_id = old.change_id
+		WHERE c.pgt_id = pruned_id AND c.change_id = old.change_id
 		RETURNING c.change_id
 	)
 	SELECT count(*), max(g.change_id) INTO pruned, last_id FROM gone g;
