@@ -288,6 +288,7 @@ enum
 	COLUMN_REMOTE_RELID,
 	COLUMN_COPY_STATUS,
 	COLUMN_COPIED_LSN,
+	COLUMN_COPIED_FROM,
 	COLUMN_COUNT
 };
 
@@ -444,6 +445,7 @@ static bool
 load_copy(StreamTable *table, const PGresult *result, int row, Error *error)
 {
 	const char *copied_lsn = text_or_null(result, row, COLUMN_COPIED_LSN);
+	const char *copied_from = text_or_null(result, row, COLUMN_COPIED_FROM);
 
 	table->copy.pending_since = MICROS_NEVER;
 	if (!stream_table_is_copy(table))
@@ -453,6 +455,8 @@ load_copy(StreamTable *table, const PGresult *result, int row, Error *error)
 	table->copy.status = copy_status_from_text(PQgetvalue(result, row, COLUMN_COPY_STATUS));
 	if (copied_lsn != NULL && !lsn_parse(copied_lsn, &table->copy.copied_lsn))
 		return error_set(error, FAIL_FATAL, "copy \"%s\": \"%s\" is no LSN", table->name, copied_lsn);
+	if (copied_from != NULL && !lsn_parse(copied_from, &table->copy.copied_from))
+		return error_set(error, FAIL_FATAL, "copy \"%s\": \"%s\" is no LSN", table->name, copied_from);
 	return true;
 }
 

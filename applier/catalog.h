@@ -44,6 +44,7 @@ typedef struct CopyState
 	Oid		   remote_relid;
 	CopyStatus status;
 	Lsn		   copied_lsn; /* LSN_NONE: it is not copied to the end */
+	Lsn		   copied_from; /* what was committed before it was there to be copied; LSN_NONE: copying has not begun */
 
 	/* Scratch of the schedule and the tick. */
 	bool   in_prefix; /* the transactions that a tick would take now touch it */

@@ -291,9 +291,9 @@ receive(Remote *remote, Micros now, bool *more, Error *error)
 	const StreamSink sink = {take_batch, take_keepalive, remote};
 	bool			 received = stream_receive(&remote->stream, &sink, now, more, error);
 
-	if (!remote->intake->is_other_history)
+	if (remote->intake->other_history[0] == '\0')
 		return received;
-	remote->is_other_history = true;
+	snprintf(remote->other_history, sizeof(remote->other_history), "%s", remote->intake->other_history);
 	return error_set(error, FAIL_RETRY, "the server was restored to an older state");
 }
 

@@ -91,7 +91,7 @@ typedef struct Remote
 	/* The last transaction that was applied; 0: none is known. */
 	Xid	 last_xid;
 	Lsn	 last_commit_lsn;
-	bool is_other_history; /* the server does not have it */
+	char other_history[128]; /* not empty: the server's history is another, and how that was seen */
 
 	/* What outlives a connection. */
 	int		   connect_failures;

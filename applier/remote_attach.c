@@ -91,9 +91,8 @@ find_gap(Remote *remote)
 	else if (strcmp(remote->system_identifier, server->system_identifier) != 0)
 		snprintf(reason, size, "the system identifier was %s and is %s", remote->system_identifier,
 				 server->system_identifier);
-	else if (remote->is_other_history)
-		snprintf(reason, size, "transaction %llu at %s is not in the history of the server, which was restored to an older state",
-				 (unsigned long long) remote->last_xid, lsn_text(remote->last_commit_lsn).text);
+	else if (remote->other_history[0] != '\0')
+		snprintf(reason, size, "%s, which was restored to an older state", remote->other_history);
 	else if (server->confirmed_flush_lsn > remote->position)
 		snprintf(reason, size, "replication slot \"%s\" stands at %s and not before %s", remote->slot,
 				 lsn_text(server->confirmed_flush_lsn).text, position.text);
@@ -205,21 +204,44 @@ plugin_options(const Remote *remote, const Oid *relids, size_t count, const char
 	return options.data;
 }
 
+/* What has been followed up to the position; what was committed before its copying may not have been applied. */
+static Witness *
+find_witnesses(const Remote *remote, size_t *count)
+{
+	Witness *witnesses = memory_take((remote->copy_count + 1) * sizeof(Witness));
+
+	*count = 0;
+	for (size_t i = 0; i < remote->copy_count; i++)
+	{
+		const CopyState *copy = &remote->copies[i]->copy;
+
+		if (copy_is_followed(remote->copies[i]) && copy->status != COPY_WANTED && copy->copied_from != LSN_NONE)
+			witnesses[(*count)++] = (Witness){copy->remote_relid, copy->copied_from};
+	}
+	return witnesses;
+}
+
 /*
  * A server that was restored from a copy of its files, slot and all, and has written so much since that its WAL reaches the position again, shows
- * that by the transactions in it alone.  Its slot stands where it stood when the copy was taken: behind the last transaction that was applied,
- * which then is in that copy as well, or before it.  In that case the stream starts there, and has to bring this transaction again.
+ * that by the transactions in it alone.  Its slot stands where it stood when the copy was taken, or before.  So the stream starts there.  It
+ * has to bring the last transaction that was applied, unless that is in the copy as well, since it is before the slot; and
+ * between that one and the position it must not bring any that would have been applied, too.
  */
 static Lsn
 recognizable_lsn(Remote *remote)
 {
-	Lsn slot_lsn = remote->server.confirmed_flush_lsn;
+	Lsn		 slot_lsn = remote->server.confirmed_flush_lsn;
+	bool	 must_come = remote->last_xid != 0 && slot_lsn <= remote->last_commit_lsn;
+	size_t	 count;
+	Witness *witnesses;
 
-	if (remote->gap_reason[0] != '\0' || remote->last_xid == 0 || slot_lsn > remote->last_commit_lsn ||
+	if (remote->gap_reason[0] != '\0' || slot_lsn >= remote->start_lsn ||
 		remote->server.timeline != remote->timeline)
 		return remote->start_lsn;
-	remote_intake_expect(remote->intake, remote->last_xid, remote->last_commit_lsn);
-	if (remote->pgoutput != NULL)
+	witnesses = find_witnesses(remote, &count);
+	remote_intake_expect(remote->intake, must_come ? remote->last_xid : 0, remote->last_commit_lsn,
+						 witnesses, count);
+	if (remote->pgoutput != NULL && must_come)
 		pgoutput_tell_all(remote->pgoutput);
 	return slot_lsn;
 }
@@ -393,7 +415,7 @@ begin_following(Remote *remote, Control *control, Error *error)
 	remote->position = remote->start_lsn;
 	if (remote->gap_reason[0] != '\0')
 		remote->last_xid = 0;
-	remote->is_other_history = false;
+	remote->other_history[0] = '\0';
 	free(remote->system_identifier);
 	remote->system_identifier = memory_copy_text(server->system_identifier);
 	remote->timeline = server->timeline;

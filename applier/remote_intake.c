@@ -4,6 +4,7 @@
  */
 #include "remote_intake.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "memory.h"
@@ -26,11 +27,14 @@ remote_intake_create(Buffer *buffer, Oid *carried, size_t carried_count, Lsn sta
 }
 
 void
-remote_intake_expect(RemoteIntake *intake, Xid xid, Lsn commit_lsn)
+remote_intake_expect(RemoteIntake *intake, Xid xid, Lsn commit_lsn, Witness *witnesses,
+					 size_t witness_count)
 {
 	intake->passed_lsn = intake->stream_lsn;
 	intake->expected_xid = xid;
 	intake->expected_lsn = commit_lsn;
+	intake->witnesses = witnesses;
+	intake->witness_count = witness_count;
 }
 
 void
@@ -40,6 +44,7 @@ remote_intake_free(RemoteIntake *intake)
 		return;
 	buffer_free(intake->buffer);
 	free(intake->carried);
+	free(intake->witnesses);
 	free(intake);
 }
 
@@ -83,9 +88,27 @@ check_history(RemoteIntake *intake, Lsn lsn, Xid xid, Error *error)
 		intake->expected_xid = 0;
 	if (intake->expected_xid == 0 || lsn < intake->expected_lsn)
 		return true;
-	intake->is_other_history = true;
-	return error_set(error, FAIL_RETRY, "transaction %llu at %s is not in the history of the server",
-					 (unsigned long long) intake->expected_xid, lsn_text(intake->expected_lsn).text);
+	snprintf(intake->other_history, sizeof(intake->other_history),
+			 "transaction %llu at %s is not in the history of the server",
+			 (unsigned long long) intake->expected_xid, lsn_text(intake->expected_lsn).text);
+	return error_set(error, FAIL_RETRY, "%s", intake->other_history);
+}
+
+/* A transaction behind the last one that was applied changes this relation, and counts as received. */
+static void
+ask_witnesses(RemoteIntake *intake, Oid relid)
+{
+	const Transaction *open = intake->buffer->open;
+
+	if (open->commit_lsn <= intake->expected_lsn || intake->other_history[0] != '\0')
+		return;
+	for (size_t i = 0; i < intake->witness_count; i++)
+	{
+		if (intake->witnesses[i].relid == relid && intake->witnesses[i].from <= open->commit_lsn)
+			snprintf(intake->other_history, sizeof(intake->other_history),
+					 "transaction %llu at %s is in the history of the server and was not",
+					 (unsigned long long) open->xid, lsn_text(open->commit_lsn).text);
+	}
 }
 
 static bool
@@ -119,6 +142,24 @@ take_commit(RemoteIntake *intake, const CommitView *commit, int64_t server_time,
 }
 
 static bool
+take_truncate(RemoteIntake *intake, const RecordView *record, Error *error)
+{
+	RelidReader relids = truncate_reader(&record->truncate);
+	uint32_t	relid;
+
+	if (intake->buffer->open == NULL)
+		return error_set(error, FAIL_RETRY, "truncation outside of a transaction");
+	if (!intake->is_passing)
+		buffer_append_truncate(intake->buffer, record);
+	else
+	{
+		while (relid_next(&relids, &relid))
+			ask_witnesses(intake, relid);
+	}
+	return true;
+}
+
+static bool
 take_record(void *stream, const RecordView *record, int64_t server_time, Error *error)
 {
 	RemoteIntake *intake = stream;
@@ -130,12 +171,7 @@ take_record(void *stream, const RecordView *record, int64_t server_time, Error *
 		case KIND_RELATION:
 			return relations_add(intake->buffer->relations, record, error);
 		case KIND_TRUNCATE:
-			if (intake->is_passing)
-				return true;
-			if (intake->buffer->open == NULL)
-				return error_set(error, FAIL_RETRY, "truncation outside of a transaction");
-			buffer_append_truncate(intake->buffer, record);
-			return true;
+			return take_truncate(intake, record, error);
 		case KIND_COMMIT:
 			return take_commit(intake, &record->commit, server_time, error);
 		case KIND_MESSAGE: /* of stream tables that live there: not for us */
@@ -157,6 +193,8 @@ choose_chunk(void *stream, const Relation *relation, uint32_t *chunk)
 	RemoteIntake *intake = stream;
 
 	*chunk = CHUNK_OF_ALL;
+	for (size_t i = 0; intake->is_passing && i < relation->publish_as_count; i++)
+		ask_witnesses(intake, relation->publish_as[i]);
 	if (intake->is_passing)
 		return false;
 	for (size_t i = 0; i < relation->publish_as_count; i++)

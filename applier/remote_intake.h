@@ -11,6 +11,13 @@
 
 #include "buffer.h"
 
+/* A relation whose changes have all been applied, from this position up to that where the stream goes on. */
+typedef struct Witness
+{
+	Oid relid;
+	Lsn from;
+} Witness;
+
 typedef struct RemoteIntake
 {
 	Buffer *buffer; /* transactions that no tick has taken */
@@ -23,11 +30,13 @@ typedef struct RemoteIntake
 	size_t carried_count;
 
 	/* What was applied before and comes again, to be recognized (remote_intake_expect). */
-	Lsn	 passed_lsn; /* transactions that committed before are not wanted */
-	Xid	 expected_xid; /* one of them; 0: it was there, or nobody asked */
-	Lsn	 expected_lsn;
-	bool is_passing; /* the open transaction is not wanted */
-	bool is_other_history; /* the expected one was not there */
+	Lsn		 passed_lsn; /* transactions that committed before are not wanted */
+	Xid		 expected_xid; /* one of them; 0: it was there, or nobody asked */
+	Lsn		 expected_lsn; /* of the last one that was applied, whether it has to come or not */
+	Witness *witnesses;
+	size_t	 witness_count;
+	bool	 is_passing; /* the open transaction is not wanted */
+	char	 other_history[128]; /* not empty: what comes is not what was applied, and why that is so */
 } RemoteIntake;
 
 /* Takes over `carried` (ascending); what commits before start_lsn counts as received. */
@@ -36,10 +45,12 @@ extern RemoteIntake *remote_intake_create(Buffer *buffer, Oid *carried, size_t c
 extern void			 remote_intake_free(RemoteIntake *intake);
 
 /*
- * The stream starts before start_lsn, and must bring this transaction there.  A server that was restored to an older state and has written on
- * since may have as much WAL as before, but not the same: then intake->is_other_history, and an error.
+ * The stream starts before start_lsn.  It must bring the transaction that was applied last (xid 0: it was there before the stream starts), and none behind
+ * it that a witness would have seen.  A server that was restored to an older state and has written on since may have as much WAL as before, but
+ * not the same: then intake->other_history says so, and nothing that comes may be used.  Takes over `witnesses`.
  */
-extern void remote_intake_expect(RemoteIntake *intake, Xid xid, Lsn commit_lsn);
+extern void remote_intake_expect(RemoteIntake *intake, Xid xid, Lsn commit_lsn, Witness *witnesses,
+								 size_t witness_count);
 
 /* One message of the stream; `server_time` as in stream.h. */
 extern bool remote_intake_batch(RemoteIntake *intake, const void *data, size_t length,

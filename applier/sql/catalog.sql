@@ -33,7 +33,8 @@ SELECT pg_catalog.pg_current_snapshot(),
 	k.remote_id,
 	k.remote_relid,
 	k.status,
-	k.copied_lsn
+	k.copied_lsn,
+	k.copied_from
 FROM (VALUES (1)) one
 LEFT JOIN pgtrickle.applier_catalog() c ON true
 LEFT JOIN pgtrickle.copy_catalog() k ON k.copy_id = c.pgt_id;

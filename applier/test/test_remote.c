@@ -391,7 +391,7 @@ test_history(Xid xid_there, bool by_keepalive)
 	bool		  is_well = true;
 
 	all->world.lsn = 700;
-	remote_intake_expect(intake, 11, 800);
+	remote_intake_expect(intake, 11, 800, NULL, 0);
 	transaction(all, 10, 1);
 	CHECK(intake->buffer->first == NULL && intake->stream_lsn == 900);
 	put_begin(&all->world, xid_there);
@@ -403,12 +403,36 @@ test_history(Xid xid_there, bool by_keepalive)
 		is_well = remote_intake_keepalive(intake, 900, 1, &error);
 	all->world.batch.length = 0;
 	CHECK(is_well == (xid_there == 11 && !by_keepalive));
-	CHECK(intake->is_other_history == !is_well && intake->buffer->first == NULL);
+	CHECK((intake->other_history[0] != '\0') == !is_well && intake->buffer->first == NULL);
 	if (is_well)
 	{
 		transaction(all, 12, 1);
 		CHECK(intake->buffer->first != NULL && intake->buffer->first->xid == 12);
 	}
+	destroy(all);
+}
+
+/* The last one that was applied is before the stream's start, or comes as it should; another one behind it was not there. */
+static void
+test_witness(Lsn applied_lsn, uint32_t number, bool is_truncated, Lsn from, bool is_other)
+{
+	RemoteWorld	 *all = create(1000000);
+	RemoteIntake *intake = all->remote.intake;
+	Witness		 *witnesses = memory_take(2 * sizeof(Witness));
+
+	witnesses[0] = (Witness){700, 1};
+	witnesses[1] = (Witness){500, from};
+	all->world.lsn = 700;
+	remote_intake_expect(intake, applied_lsn == 700 ? 10 : 0, applied_lsn, witnesses, 2);
+	transaction(all, 10, 1);
+	put_begin(&all->world, 11);
+	if (is_truncated)
+		put_truncate(&all->world, 500);
+	else
+		put_row(&all->world, number, 10);
+	put_commit(&all->world);
+	deliver(all);
+	CHECK((intake->other_history[0] != '\0') == is_other && intake->buffer->first == NULL);
 	destroy(all);
 }
 
@@ -428,5 +452,14 @@ main(void)
 	test_history(11, false);
 	test_history(12, false);
 	test_history(11, true);
+	test_witness(700, 1, false, 1, true);
+	test_witness(700, 1, false, 800, true);
+	test_witness(700, 1, false, 801, false);
+	test_witness(700, 2, false, 1, false);
+	test_witness(700, 1, true, 1, true);
+	test_witness(700, 1, true, 801, false);
+	test_witness(690, 2, false, 1, true);
+	test_witness(690, 1, false, 750, true);
+	test_witness(800, 1, false, 1, false);
 	return testing_done("remote");
 }
