@@ -104,6 +104,12 @@ remote_take_answer(Remote *remote, Remotes *remotes, Control *control, const Rem
 		take_heartbeat(remote, answer, now);
 		remotes->may_have_news = true; /* no tick could take anything meanwhile */
 	}
+	if (answer->call == REMOTE_CALL_STARTED)
+	{
+		remote->telling_is_running = false;
+		/* Should there have been a gap, the target does not know of it; what we have noted is not what holds. */
+		remote->is_doubtful |= answer->has_failed;
+	}
 	if (answer->has_failed && answer->epoch == remote->epoch && remote->state != REMOTE_CLOSED)
 	{
 		error_set_sqlstate(&said, FAIL_RETRY, answer->sqlstate, "the target answered: %s", answer->message);
@@ -116,7 +122,9 @@ remote_take_answer(Remote *remote, Remotes *remotes, Control *control, const Rem
 	if (answer->call == REMOTE_CALL_GIVEN_UP)
 	{
 		remote->is_giving_up = false;
-		if (remote->intake != NULL && remote->intake->buffer->first != NULL)
+		/* Or nobody wants it any more, and it has been let go. */
+		if (remote->intake != NULL && remote->intake->buffer->first != NULL &&
+			remote->intake->buffer->first->commit_lsn == remote->giving_up_lsn)
 			remote->intake->buffer->first->is_given_up = true;
 		remotes->wants_catalog = true;
 		remotes->may_have_news = true;
@@ -244,6 +252,7 @@ remote_give_up(Remote *remote, Control *control, Error *error)
 	append_touched(remote, first, &relids);
 	values[1] = relids.data;
 	remote->is_giving_up = true;
+	remote->giving_up_lsn = first->commit_lsn;
 	sent = control_send_remote(control, &from, sql_remote_lost, 3, values, error);
 	text_free(&relids);
 	return sent;
@@ -258,7 +267,7 @@ may_open(const Remote *remote, Micros now)
 {
 	/* What is under way may move the position from which the stream has to start. */
 	return remote->state == REMOTE_CLOSED && !remote->is_paused && !remote->heartbeat_is_running &&
-		   !remote->in_tick && !remote->is_doubtful && now >= remote->connect_at;
+		   !remote->telling_is_running && !remote->in_tick && !remote->is_doubtful && now >= remote->connect_at;
 }
 
 static bool

@@ -121,7 +121,9 @@ typedef struct Remote
 	char		  gap_reason[256]; /* empty: the stream continues where it was left */
 	Ack			  ack;
 	bool		  is_full; /* nothing is read, for now */
+	bool		  telling_is_running; /* the target is being told where the stream has started, by this connection or one before */
 	bool		  is_giving_up; /* the target is being told of a transaction that was too large */
+	Lsn			  giving_up_lsn; /* its commit */
 	bool		  heartbeat_is_running;
 	Lsn			  heartbeat_lsn;
 	int64_t		  heartbeat_time;

@@ -329,6 +329,7 @@ tell_started(Remote *remote, Control *control, Error *error)
 	snprintf(id, sizeof(id), "%d", remote->remote_id);
 	snprintf(timeline, sizeof(timeline), "%d", remote->server.timeline);
 	remote->state = REMOTE_TELLING;
+	remote->telling_is_running = true;
 	return control_send_remote(control, &from, sql_remote_started, 6, values, error);
 }
 

@@ -80,6 +80,7 @@ remotes_close(Remotes *remotes)
 
 		remote->in_tick = false;
 		remote->heartbeat_is_running = false;
+		remote->telling_is_running = false;
 		remote->is_doubtful = true; /* until the position has been read again */
 		remote->connect_at = 0;
 		remote_close(remote);
