@@ -15,6 +15,7 @@
  * skipped, one that was added later is NULL, one with another name is the same; and the program is told to have a look in its own time.
  */
 #include "copy_reader.h"
+#include "copy_record.h"
 
 #include "access/table.h"
 #include "common/hashfn.h"
@@ -211,6 +212,8 @@ bind(CopyReader *reader, const StageRelation *relation, CopyFeed *feed)
 	CopyBinding *binding = palloc0(sizeof(CopyBinding));
 	bool		by_number = has_attnums(relation, feed->definition);
 
+	if (feed->definition->is_partitioned && relation->relid != feed->definition->remote_relid)
+		copy_record_member(feed->definition, relation->relid, relation->name);
 	binding->feed = feed;
 	binding->bound = palloc0((feed->definition->ncolumns + 1) * sizeof(BoundColumn));
 	binding->misfit = find_new_column(feed->definition, relation, by_number);

@@ -75,6 +75,21 @@ copy_record_followed(const CopyDefinition *definition, int64 rows)
 				 NULL);
 }
 
+void
+copy_record_member(const CopyDefinition *definition, Oid remote_relid, const char *name)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid			types[] = {INT8OID, TEXTOID, TEXTOID};
+	Datum		values[] = {Int64GetDatum(definition->copy_id), CStringGetTextDatum(psprintf("%u", remote_relid)), CStringGetTextDatum(name)};
+
+	SPI_connect();
+	execute_kept(&kept,
+				 "UPDATE pgtrickle.pgt_copy_states SET members = members || pg_catalog.jsonb_build_object($2, pg_catalog.jsonb_build_object('name', $3))"
+				 " WHERE copy_id = $1 AND NOT members ? $2",
+				 lengthof(types), types, values, NULL);
+	SPI_finish();
+}
+
 static void
 record_switch(const CopyEntry *entry)
 {

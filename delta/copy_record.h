@@ -26,6 +26,9 @@ extern void copy_record_followed(const CopyDefinition *definition, int64 rows);
 /* Does some stream table over the copy still have to be filled with its rows? */
 extern bool copy_record_is_filling(int64 copy_id);
 
+/* The stream has brought rows of this part of a partitioned table: should it be gone when the program looks at the remote, they are, too. */
+extern void copy_record_member(const CopyDefinition *definition, Oid remote_relid, const char *name);
+
 /* The rows are gone, and that is as it should be. */
 extern void copy_record_dropped(int64 copy_id);
 

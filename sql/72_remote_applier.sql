@@ -409,7 +409,8 @@ REVOKE ALL ON FUNCTION pgtrickle.copy_defined(bigint, oid, oid, jsonb, oid, text
 /*
  * What belongs to a partitioned table is not in its stream: a partition that is attached brings rows that were never sent, one that is detached or
  * dropped takes rows along.  A partition that was made as one was empty then; `changed`: other parts belong to it.  `rewritten`: of a part that is known all rows have been written
- * anew or taken away, for whatever reason; `altered`: and its columns were altered, so that the rows may have other values.
+ * anew or taken away, for whatever reason; `altered`: and its columns were altered, so that the rows may have other values.  Of a part that has come since the last look
+ * and rows by the stream nothing but its name is known (delta/copy_record.c).
  */
 CREATE FUNCTION pgtrickle.copy_members(copy_id bigint, remote_relid oid, members jsonb, OUT changed text, OUT rewritten text, OUT altered text)
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -432,7 +433,7 @@ BEGIN
 			ELSE format('partition %s has been detached and attached', now.value->>'name') END
 	INTO changed
 	FROM jsonb_each(known) was FULL JOIN jsonb_each(members) now USING (key)
-	WHERE now.value IS NULL OR was.value IS NULL AND (now.value->>'attached')::boolean OR was.value->>'link' <> now.value->>'link'
+	WHERE now.value IS NULL OR was.value->'link' IS NULL AND (now.value->>'attached')::boolean OR was.value->>'link' <> now.value->>'link'
 	ORDER BY key LIMIT 1;
 	SELECT min(now.value->>'name'), min(now.value->>'name') FILTER (WHERE was.value->'columns' <> now.value->'columns')
 	INTO rewritten, altered
