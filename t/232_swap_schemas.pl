@@ -80,7 +80,7 @@ foreach my $reader (@readers)
 	note "$reader->{mode}: $read times six statements";
 }
 is($failures, 0, 'every swap has succeeded');
-cmp_ok($swaps, '>', 3, '... of several') or diag "$swaps swaps, the longest took $longest s";
+cmp_ok($swaps, '>', 1, '... of several') or diag "$swaps swaps, the longest took $longest s";
 note "$swaps swaps, the longest took $longest s";
 all_are_current();
 

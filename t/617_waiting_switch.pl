@@ -6,6 +6,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use PostgreSQL::Test::Utils;
 use StreamTables::Cluster;
 use StreamTables::Replica;
 use StreamTables::Session;
@@ -26,7 +27,7 @@ sub wait_for
 {
 	my ($condition, $name) = @_;
 
-	my $until = time + 60;
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 	usleep(50_000) until $condition->() || time > $until;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return cmp_ok(time, '<=', $until, $name);
