@@ -27,6 +27,7 @@
 #include "catalog/index.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "commands/tablecmds.h"
 #include "compat.h"
 #include "copy_swap.h"
@@ -272,6 +273,23 @@ swap_indexes(const List *pairs)
 	}
 }
 
+/*
+ * The load table had rows updated in place that an index of the copy tells apart (HOT): what the index knows of them is the last state.  So it is not for
+ * snapshots from before this, as after any CREATE INDEX that meets such rows; building an index anew does not look for them.
+ */
+static void
+keep_from_older_snapshots(Oid index)
+{
+	Relation	indexes = table_open(IndexRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(INDEXRELID, ObjectIdGetDatum(index));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for index %u", index);
+	((Form_pg_index) GETSTRUCT(tuple))->indcheckxmin = true;
+	CatalogTupleUpdate(indexes, &tuple->t_self, tuple);
+	table_close(indexes, RowExclusiveLock);
+}
+
 /* Those that the load table did not have: conditions and expressions of users are not computed before their owner does. */
 static void
 build_indexes(const List *pairs, char persistence)
@@ -282,8 +300,11 @@ build_indexes(const List *pairs, char persistence)
 	{
 		const IndexPair *pair = lfirst(lc);
 
-		if (!OidIsValid(pair->twin))
-			compat_reindex(pair->index, persistence);
+		if (OidIsValid(pair->twin))
+			continue;
+		compat_reindex(pair->index, persistence);
+		CommandCounterIncrement();
+		keep_from_older_snapshots(pair->index);
 	}
 }
 

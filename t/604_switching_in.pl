@@ -160,6 +160,27 @@ like($remote->tick(once => 1), qr/^$table SWITCH \+20 -0$/, 'so they are when so
 is(files($table), $files, 'into the files of the copy');
 is_sound($table, 'checked');
 
+# --- indexes that are not those of the load table -------------------------------------------------------------------
+
+# rows that are updated in place, for an index that the load table does not have
+$remote->create_both('CREATE TABLE hot (id int PRIMARY KEY, v int)');
+$node->sql('CREATE INDEX ON hot ((v + 0))');
+$remote->source('INSERT INTO hot SELECT i, i FROM generate_series(1, 20) i');
+$remote->tick;
+$remote->define('hot', key => 'hot_pkey');
+$remote->streams('hot');
+$early = session('REPEATABLE READ');
+$remote->copy_rows('hot', between => sub { $remote->source('DELETE FROM hot WHERE id = 20'); $remote->tick(once => 1) });
+like($remote->tick(once => 1), qr/^hot KEEP/, 'a copy is caught up');
+$late = session('REPEATABLE READ');
+$remote->source('UPDATE hot SET v = 1000 + v WHERE id <= 3');
+$early->run('COMMIT');
+like($remote->tick(once => 1), qr/^hot SWITCH/, 'and follows until it is switched in');
+$late->run('SET enable_seqscan = off');
+is(ask($late, 'SELECT id FROM hot WHERE v + 0 = 2'), '2', 'an index that is built then hides nothing from a snapshot from before');
+$late->run('COMMIT');
+is($node->sql('SET enable_seqscan = off; SELECT id FROM hot WHERE v + 0 = 1002'), '2', 'and shows the rest to later ones');
+
 # --- a switch that fails --------------------------------------------------------------------------------------------
 
 $table = make(40);
