@@ -544,9 +544,10 @@ REVOKE ALL ON FUNCTION pgtrickle.copy_progress(bigint, bigint, bigint) FROM PUBL
 /*
  * Indexes of a load table are named after those of the copy whose files they may become (delta/copy_swap.c).  Without the one by which rows are found changes could
  * not be applied; a copy that has rows needs no other.  One with an expression or a condition of its own is left to the
- * switch, which computes them with the rights of the copy's owner.
+ * switch, which computes them with the rights of the copy's owner.  So is a unique one that rows break which several snapshots have read: changes that were kept
+ * may still make it true.
  */
-CREATE FUNCTION pgtrickle.index_load_table(load_table oid, target oid, only_index oid) RETURNS void
+CREATE FUNCTION pgtrickle.index_load_table(load_table oid, target oid, key_index oid, is_alone boolean) RETURNS void
 	LANGUAGE plpgsql VOLATILE
 	SET search_path = pg_catalog, pg_temp
 	SET default_tablespace = ''
@@ -558,10 +559,10 @@ BEGIN
 	FOR index IN
 		SELECT i.indexrelid AS id, 'pgt_load_index_' || i.indexrelid AS load_name, coalesce(t.spcname, '') AS tablespace,
 			substr(pg_get_indexdef(i.indexrelid), 1 + length(format('CREATE %sINDEX %I ON %s', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname, target::regclass))) AS definition,
-			i.indisunique, i.indexrelid IS NOT DISTINCT FROM pgtrickle.row_hash_index(target) AS is_row_hash
+			i.indisunique, i.indexrelid IS NOT DISTINCT FROM pgtrickle.row_hash_index(target) AS is_row_hash, i.indexrelid = key_index AS finds_rows
 		FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 		LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
-		WHERE i.indrelid = target AND i.indisvalid AND NOT i.indisexclusion AND i.indexrelid = coalesce(only_index, i.indexrelid)
+		WHERE i.indrelid = target AND i.indisvalid AND NOT i.indisexclusion AND (i.indexrelid = key_index OR NOT is_alone)
 			AND (i.indexprs IS NULL AND i.indpred IS NULL OR i.indexrelid = pgtrickle.row_hash_index(target))
 		ORDER BY i.indexrelid
 	LOOP
@@ -570,13 +571,19 @@ BEGIN
 			PERFORM pgtrickle.index_rows(load_table);
 			EXECUTE format('ALTER INDEX %s RENAME TO %I', pgtrickle.row_hash_index(load_table)::regclass, index.load_name);
 		ELSE
-			EXECUTE format('CREATE %sINDEX %I ON %s', CASE WHEN index.indisunique THEN 'UNIQUE ' ELSE '' END, index.load_name, load_table::regclass) || index.definition;
+			BEGIN
+				EXECUTE format('CREATE %sINDEX %I ON %s', CASE WHEN index.indisunique THEN 'UNIQUE ' ELSE '' END, index.load_name, load_table::regclass) || index.definition;
+			EXCEPTION WHEN unique_violation THEN
+				IF index.finds_rows THEN
+					RAISE;
+				END IF;
+			END;
 		END IF;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle.index_load_table(oid, oid, oid) IS 'gives a load table the indexes of its copy, or one of them';
-REVOKE ALL ON FUNCTION pgtrickle.index_load_table(oid, oid, oid) FROM PUBLIC;
+COMMENT ON FUNCTION pgtrickle.index_load_table(oid, oid, oid, boolean) IS 'gives a load table the indexes of its copy, or that alone by which rows are found';
+REVOKE ALL ON FUNCTION pgtrickle.index_load_table(oid, oid, oid, boolean) FROM PUBLIC;
 
 /*
  * Changes that have been kept are applied, and the load table is switched in, by ticks: from the first one on that reaches the position.
@@ -600,7 +607,7 @@ BEGIN
 	ELSIF NOT state.has_key AND snapshot IS NULL THEN
 		RAISE EXCEPTION 'copy % has no key, and so its snapshot must be known', copy_id USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	PERFORM pgtrickle.index_load_table(state.load_table, state.relid, CASE WHEN state.is_populated THEN state.key_index END);
+	PERFORM pgtrickle.index_load_table(state.load_table, state.relid, state.key_index, state.is_populated);
 	-- a small sample (see above) for the first plans; the server analyzes the copy itself soon after so many rows have come
 	EXECUTE format('ANALYZE %s', state.load_table);
 	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', loaded_xid = pg_current_xact_id(), copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,

@@ -181,6 +181,20 @@ is(ask($late, 'SELECT id FROM hot WHERE v + 0 = 2'), '2', 'an index that is buil
 $late->run('COMMIT');
 is($node->sql('SET enable_seqscan = off; SELECT id FROM hot WHERE v + 0 = 1002'), '2', 'and shows the rest to later ones');
 
+# two parts, by two snapshots, have the same value of a unique column
+$remote->create_both('CREATE TABLE mails (id int PRIMARY KEY, mail text)');
+$node->sql('CREATE UNIQUE INDEX ON mails (mail)');
+$remote->source(q{INSERT INTO mails SELECT i, 'm' || i FROM generate_series(1, 20) i});
+$remote->tick;
+$remote->define('mails', key => 'mails_pkey');
+$remote->streams('mails');
+$remote->copy_rows('mails', parts => [ 'id < 10', 'id >= 10' ], between => sub {
+	$remote->source(q{UPDATE mails SET mail = 'other' WHERE id = 1; UPDATE mails SET mail = 'm1' WHERE id = 15})
+});
+like($remote->tick, qr/^mails SWITCH \+20 -0$/, 'what only parts break that were read at different times is no obstacle');
+is($remote->differences('SELECT * FROM mails'), '', 'to copying');
+is($node->sql(q{SELECT indisvalid, pg_relation_size(indexrelid) > 8192 FROM pg_index WHERE indexrelid = 'mails_mail_idx'::regclass}), 't|t', 'and the index is there');
+
 # --- a switch that fails --------------------------------------------------------------------------------------------
 
 $table = make(40);
