@@ -597,8 +597,8 @@ AS $$
 DECLARE
 	state record;
 BEGIN
-	SELECT s.load_table::regclass AS load_table, s.has_key, s.key_index, s.is_populated, c.relid INTO state
-	FROM pgtrickle.pgt_copy_states s JOIN pgtrickle.pgt_copies c USING (copy_id)
+	SELECT s.load_table::regclass AS load_table, s.has_key, s.key_index, s.is_populated, c.relid, t.relowner::regrole AS owner INTO state
+	FROM pgtrickle.pgt_copy_states s JOIN pgtrickle.pgt_copies c USING (copy_id) JOIN pg_class t ON t.oid = c.relid
 	WHERE s.copy_id = copy_id AND s.status = 'COPYING' AND s.load_table IS NOT NULL FOR UPDATE OF s;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'copy % is not being copied', copy_id USING ERRCODE = 'object_not_in_prerequisite_state';
@@ -607,9 +607,12 @@ BEGIN
 	ELSIF NOT state.has_key AND snapshot IS NULL THEN
 		RAISE EXCEPTION 'copy % has no key, and so its snapshot must be known', copy_id USING ERRCODE = 'invalid_parameter_value';
 	END IF;
+	-- indexes and statistics of ranges call functions of who made the type: with the rights of the copy's owner, as in the copy itself
+	EXECUTE format('ALTER TABLE %s OWNER TO %s', state.load_table, state.owner);
 	PERFORM pgtrickle.index_load_table(state.load_table, state.relid, state.key_index, state.is_populated);
 	-- a small sample (see above) for the first plans; the server analyzes the copy itself soon after so many rows have come
 	EXECUTE format('ANALYZE %s', state.load_table);
+	EXECUTE format('ALTER TABLE %s OWNER TO CURRENT_USER', state.load_table);
 	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', loaded_xid = pg_current_xact_id(), copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,
 		ended_at = clock_timestamp(), consecutive_errors = 0, retry_at = NULL
 	WHERE s.copy_id = copy_id;

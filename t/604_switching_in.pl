@@ -6,6 +6,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use PostgreSQL::Test::Utils;
 use StreamTables::Cluster;
 use StreamTables::Remote;
 use StreamTables::Session;
@@ -194,6 +195,19 @@ $remote->copy_rows('mails', parts => [ 'id < 10', 'id >= 10' ], between => sub {
 like($remote->tick, qr/^mails SWITCH \+20 -0$/, 'what only parts break that were read at different times is no obstacle');
 is($remote->differences('SELECT * FROM mails'), '', 'to copying');
 is($node->sql(q{SELECT indisvalid, pg_relation_size(indexrelid) > 8192 FROM pg_index WHERE indexrelid = 'mails_mail_idx'::regclass}), 't|t', 'and the index is there');
+
+# with the rights of the owner
+$node->sql(q{CREATE ROLE owner LOGIN; GRANT CREATE ON SCHEMA public TO owner; SET SESSION AUTHORIZATION owner;
+	CREATE FUNCTION span(float8, float8) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE LOG $$span as %$$, current_user; RETURN $1 - $2; END';
+	CREATE TYPE spans AS RANGE (subtype = float8, subtype_diff = span);
+	CREATE TABLE periods (id int PRIMARY KEY, p spans); CREATE INDEX ON periods USING gist (p)});
+$remote->source('CREATE TYPE spans AS RANGE (subtype = float8); CREATE TABLE periods (id int PRIMARY KEY, p spans); INSERT INTO periods SELECT i, spans(i, i + 1) FROM generate_series(1, 500) i');
+$remote->tick;
+$remote->define('periods', key => 'periods_pkey');
+$remote->copy('periods');
+my %roles = map { $_ => 1 } slurp_file($node->logfile) =~ /span as (\w+)/g;
+is(join(',', sort keys %roles), 'owner', 'functions of ranges are called with the rights of the owner');
+is($remote->differences('SELECT id, lower(p), upper(p) FROM periods'), '', 'and the rows are there');
 
 # --- a switch that fails --------------------------------------------------------------------------------------------
 
