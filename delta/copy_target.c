@@ -108,15 +108,13 @@ make_filter(CopyTarget *target, Relation copy)
 	return copy_filter_create(target->definition->row_filter, target->definition->relid, attnos, nlive);
 }
 
-/* That of the load table by which its rows are found, which copy_done() made. */
+/* That of the load table by which its rows are found, which copy_done() made; if the copy's has another OID since, table_index.c tells by the columns. */
 static Oid
 load_index(const CopyDefinition *definition)
 {
 	Oid			index = copy_swap_twin(definition->load_table, definition->locator.index_oid);
 
-	if (!OidIsValid(index))
-		elog(ERROR, "the load table of copy %s lacks an index", definition->name);
-	return index;
+	return OidIsValid(index) ? index : definition->locator.index_oid;
 }
 
 CopyTarget *

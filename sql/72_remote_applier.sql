@@ -597,7 +597,13 @@ AS $$
 DECLARE
 	state record;
 BEGIN
-	SELECT s.load_table::regclass AS load_table, s.has_key, s.key_index, s.is_populated, c.relid, t.relowner::regrole AS owner INTO state
+	-- REINDEX CONCURRENTLY puts an index with an OID of its own in the place of the one that is known
+	SELECT s.load_table::regclass AS load_table, s.has_key, s.is_populated, c.relid, t.relowner::regrole AS owner,
+		CASE WHEN EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = s.key_index AND i.indrelid = c.relid) THEN s.key_index
+			WHEN s.has_key THEN (SELECT min(i.indexrelid) FROM pg_index i
+				WHERE i.indrelid = c.relid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND (i.indkey::smallint[])[0:i.indnkeyatts - 1] = s.key_attnos)
+			ELSE pgtrickle.row_hash_index(c.relid) END AS key_index
+	INTO state
 	FROM pgtrickle.pgt_copy_states s JOIN pgtrickle.pgt_copies c USING (copy_id) JOIN pg_class t ON t.oid = c.relid
 	WHERE s.copy_id = copy_id AND s.status = 'COPYING' AND s.load_table IS NOT NULL FOR UPDATE OF s;
 	IF NOT FOUND THEN
@@ -613,7 +619,7 @@ BEGIN
 	-- a small sample (see above) for the first plans; the server analyzes the copy itself soon after so many rows have come
 	EXECUTE format('ANALYZE %s', state.load_table);
 	EXECUTE format('ALTER TABLE %s OWNER TO CURRENT_USER', state.load_table);
-	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', loaded_xid = pg_current_xact_id(), copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,
+	UPDATE pgtrickle.pgt_copy_states s SET status = 'COPIED', key_index = state.key_index, loaded_xid = pg_current_xact_id(), copied_lsn = copied_lsn, copied_snapshot = snapshot::pg_snapshot,
 		ended_at = clock_timestamp(), consecutive_errors = 0, retry_at = NULL
 	WHERE s.copy_id = copy_id;
 	PERFORM pgtrickle.copies_changed();

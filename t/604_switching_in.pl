@@ -209,6 +209,15 @@ my %roles = map { $_ => 1 } slurp_file($node->logfile) =~ /span as (\w+)/g;
 is(join(',', sort keys %roles), 'owner', 'functions of ranges are called with the rights of the owner');
 is($remote->differences('SELECT id, lower(p), upper(p) FROM periods'), '', 'and the rows are there');
 
+# an index with another OID
+$node->sql('REINDEX TABLE CONCURRENTLY periods');
+$node->sql(q{SELECT pgtrickle.recopy('periods')});
+$remote->source('UPDATE periods SET p = spans(0, 1) WHERE id = 7');
+$remote->streams('periods');
+$remote->copy_rows('periods', between => sub { $remote->source('DELETE FROM periods WHERE id = 8') });
+like($remote->tick, qr/^periods SWITCH/, 'a copy whose index was built anew can be copied again');
+is($remote->differences('SELECT id, lower(p), upper(p) FROM periods'), '', 'with all rows');
+
 # --- a switch that fails --------------------------------------------------------------------------------------------
 
 $table = make(40);
