@@ -11,8 +11,8 @@
  * locks are its business.  A plan without a table, which only projects the rowset's rows, is run by the same means.  How the plan reads the table does not matter: a hash join of twenty rows reads all of them where an index finds the one.
  *
  * Every condition of the plan, whichever node has it, is evaluated for the pair of rows; those that the index serves, once more.  So it does not matter
- * for the result which of them have served.  As in the plan, a scan's conditions come first: others, and the index's key, may fail for rows that those leave
- * out.  To that end the expressions of all nodes are written over the two rows: the rowset's are OUTER_VAR, the table's
+ * for the result which of them have served.  As in the plan, a scan's conditions come first, and of these the ones that its index serves: others, and the key of the index here, may fail for rows that
+ * those leave out.  To that end the expressions of all nodes are written over the two rows: the rowset's are OUTER_VAR, the table's
  * are INNER_VAR.
  *
  * Making this of a plan costs as much as starting the executor, so it is kept until the server makes another plan.  Only what needs nothing of a transaction can be
@@ -84,16 +84,17 @@ set_table(Shape *shape, Plan *plan)
 	if (IsA(plan, Hash) || IsA(plan, Material))
 		plan = outerPlan(plan);
 	shape->table = plan;
+	shape->conditions = list_copy(plan->qual);
 	switch (nodeTag(plan))
 	{
 		case T_SeqScan:
 			break;
 		case T_IndexScan:
-			shape->conditions = list_concat_copy(shape->conditions, ((IndexScan *) plan)->indexqualorig);
+			shape->conditions = list_concat_copy(((IndexScan *) plan)->indexqualorig, plan->qual);
 			break;
 		case T_IndexOnlyScan:
 			shape->index_columns = ((IndexOnlyScan *) plan)->indextlist;
-			shape->conditions = list_concat_copy(shape->conditions, ((IndexOnlyScan *) plan)->recheckqual);
+			shape->conditions = list_concat_copy(((IndexOnlyScan *) plan)->recheckqual, plan->qual);
 			break;
 		default:
 			return false;
@@ -116,9 +117,7 @@ find_join(Shape *shape, Plan *join, Rowset *input)
 {
 	if ((!IsA(join, HashJoin) && !IsA(join, NestLoop)) || ((Join *) join)->jointype != JOIN_INNER)
 		return false;
-	if (IsA(join, HashJoin))
-		shape->conditions = ((HashJoin *) join)->hashclauses;
-	else
+	if (IsA(join, NestLoop))
 		shape->nest_params = ((NestLoop *) join)->nestParams;
 	shape->rowset_side = OUTER_VAR;
 	shape->rowset = scan_of(outerPlan(join), input);
@@ -129,7 +128,8 @@ find_join(Shape *shape, Plan *join, Rowset *input)
 	}
 	if (shape->rowset == NULL || !set_table(shape, shape->rowset_side == OUTER_VAR ? innerPlan(join) : outerPlan(join)))
 		return false;
-	shape->conditions = list_concat_copy(shape->table->qual, shape->conditions);
+	if (IsA(join, HashJoin))
+		shape->conditions = list_concat(shape->conditions, ((HashJoin *) join)->hashclauses);
 	shape->conditions = list_concat(shape->conditions, ((Join *) join)->joinqual);
 	shape->conditions = list_concat(shape->conditions, join->qual);
 	return true;

@@ -93,6 +93,16 @@ follows('indexes and tables change', $update, $update,
 	'DELETE FROM places WHERE id = 8 AND code IS NULL', 'ALTER TABLE places ADD PRIMARY KEY (id)', $update,
 	'VACUUM FULL places', $update, 'ANALYZE places', $update);
 
+# A plan reads the table by an index that leaves out the rows for which another condition fails; the look-up finds them by the key.
+$node->sql(q{CREATE TABLE parts (id int PRIMARY KEY, kind int, size int);
+	INSERT INTO parts SELECT g, g % 500, (g % 500 = 1)::int FROM generate_series(1, 5000) g;
+	CREATE INDEX ON parts (kind);
+	ANALYZE parts});
+$query{sized} = 'SELECT p.id, count(*) AS n FROM sales s JOIN parts p ON p.id = s.amount AND 10 / p.size > 0 WHERE p.kind = 1 GROUP BY p.id';
+$node->create_stream_table('sized', $query{sized}, refresh_mode => 'IMMEDIATE');
+is($node->psql_error('SET enable_nestloop = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; UPDATE sales SET amount = amount + 1 WHERE id = 7'), '',
+	'the conditions that an index serves come first');
+
 # Twelve rows are on one page, so a plan reads them all; a look-up uses the index.
 my $scans = q{SELECT seq_scan || ' ' || coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'places'};
 $node->sql("SELECT pgtrickle.drop_stream_table('$_')") foreach grep { $_ ne 'sums' } sort keys %query;
