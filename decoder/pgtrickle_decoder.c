@@ -305,18 +305,11 @@ append_truncated(List *relids, const RelationEntry *entry)
 	return relids;
 }
 
-/* ... and those that lose all of them: the record lists what a partitioned table consists of beside it, but not a table's children. */
+/* ... and that by which they do, be it one of them or a part. */
 static List *
-append_whole(List *relids, const RelationEntry *entry, Relation relation)
+append_whole(List *relids, const RelationEntry *entry)
 {
-	if (relation->rd_rel->relkind == RELKIND_RELATION && relation->rd_rel->relhassubclass)
-		return relids;
-	for (int i = 0; i < entry->publish_as_count; i++)
-	{
-		if (entry->publish_as[i] == entry->relid)
-			relids = list_append_unique_oid(relids, entry->relid);
-	}
-	return relids;
+	return entry->publish_as_count > 0 ? list_append_unique_oid(relids, entry->relid) : relids;
 }
 
 static uint32 *
@@ -354,7 +347,7 @@ decode_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int relation
 
 		send_skipped(ctx, txn, entry);
 		relids = append_truncated(relids, entry);
-		whole = append_whole(whole, entry, relations[i]);
+		whole = append_whole(whole, entry);
 	}
 	if (relids != NIL)
 		send_truncate(ctx, txn, relids, whole);

@@ -237,6 +237,13 @@ keep_record(CopyReader *reader, CopyFeed *feed, const RecordView *record)
 		feed->put_away(feed);
 }
 
+/* The rows of a partition are the table's.  Those of a table that inherits from it are its own: the first copy does not have them either. */
+static bool
+is_copied(const StageRelation *relation, const CopyDefinition *definition)
+{
+	return definition->is_partitioned || relation->relid == definition->remote_relid;
+}
+
 static List *
 bind_all(CopyReader *reader, const StageRelation *relation)
 {
@@ -250,7 +257,10 @@ bind_all(CopyReader *reader, const StageRelation *relation)
 
 		MemoryContextSwitchTo(reader->context);
 		foreach(lc2, feeds)
-			bindings = lappend(bindings, bind(reader, relation, lfirst(lc2)));
+		{
+			if (is_copied(relation, ((CopyFeed *) lfirst(lc2))->definition))
+				bindings = lappend(bindings, bind(reader, relation, lfirst(lc2)));
+		}
 	}
 	return bindings;
 }
@@ -394,12 +404,9 @@ read_row_record(CopyReader *reader, const RecordView *record)
 	}
 }
 
-/*
- * A table whose partition was truncated is named as well, but not as one that has lost all its rows.  A remote may run a plugin that does not tell
- * these apart: it is believed about tables without partitions.
- */
+/* Not only a part of it. */
 static bool
-has_lost_all_rows(const RecordView *record, const CopyDefinition *definition)
+was_truncated_itself(const RecordView *record, const CopyDefinition *definition)
 {
 	RelidReader whole = truncate_whole_reader(&record->truncate);
 	uint32_t	relid;
@@ -409,13 +416,23 @@ has_lost_all_rows(const RecordView *record, const CopyDefinition *definition)
 		if (relid == definition->remote_relid)
 			return true;
 	}
-	return record->truncate.whole_count == 0 && !definition->is_partitioned;
+	return false;
+}
+
+/*
+ * A table is named as well when a partition of it was truncated, or a table that inherits from it, whose rows are not in the copy (is_copied).  A remote may
+ * run a plugin that does not tell these apart: it is believed about tables without partitions.
+ */
+static bool
+concerns_copy(const RecordView *record, const CopyDefinition *definition)
+{
+	return definition->is_partitioned || record->truncate.whole_count == 0 || was_truncated_itself(record, definition);
 }
 
 static void
 check_truncated(const RecordView *record, const CopyFeed *feed)
 {
-	if (!has_lost_all_rows(record, feed->definition))
+	if (feed->definition->is_partitioned && !was_truncated_itself(record, feed->definition))
 		ereport(ERROR,
 				(errcode(ERRCODE_COPY_NOT_EQUAL),
 				 errmsg("a partition of table %s was truncated", feed->definition->remote_name)));
@@ -436,6 +453,8 @@ read_truncate(CopyReader *reader, const RecordView *record)
 			CopyFeed   *feed = lfirst(lc);
 			CopyScope	scope;
 
+			if (!concerns_copy(record, feed->definition))
+				continue;
 			*reader->current = feed->definition;
 			keep_record(reader, feed, record);
 			if (feed->definition->is_blocked)

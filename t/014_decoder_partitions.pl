@@ -194,13 +194,13 @@ $stream->says(<<'END', 'truncating a partition concerns the root, once');
 begin
 skipped leaf
 skipped middle
-truncate root
+truncate root whole leaf
 commit rows 0
 begin
 skipped low
 skipped middle
 skipped leaf
-truncate root whole root
+truncate root whole root low middle leaf
 commit rows 0
 begin
 skipped parent
