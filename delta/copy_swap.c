@@ -74,14 +74,14 @@ is_same_column(Form_pg_attribute a, Form_pg_attribute b)
 		a->attgenerated == '\0' && b->attgenerated == '\0';
 }
 
-/* Would a file of the one have been written as a file of the other? */
+/* Would a file of the one have been written as a file of the other?  What a partition may have was not checked, as with other constraints. */
 static bool
 is_made_alike(Relation copy, Relation load)
 {
 	TupleDesc	columns = RelationGetDescr(copy);
 	TupleDesc	loaded = RelationGetDescr(load);
 
-	if (copy->rd_rel->relkind != RELKIND_RELATION || copy->rd_rel->relam != load->rd_rel->relam ||
+	if (copy->rd_rel->relkind != RELKIND_RELATION || copy->rd_rel->relispartition || copy->rd_rel->relam != load->rd_rel->relam ||
 		copy->rd_rel->relpersistence != load->rd_rel->relpersistence ||
 		copy->rd_rel->reltablespace != load->rd_rel->reltablespace ||
 		OidIsValid(copy->rd_rel->reltoastrelid) != OidIsValid(load->rd_rel->reltoastrelid) ||

@@ -2,7 +2,7 @@
  * delta/table_writer.c
  *     Writes rows into one heap table and its indexes.
  *
- * As the server's executor does it, without the executor: constraints are checked, indexes are fed,
+ * As the server's executor does it, without the executor: constraints are checked (those of a partition, too), indexes are fed,
  * large values are moved out of line by the table access method.  No triggers fire (so a deferrable
  * unique constraint is not checked again at commit, and foreign keys are not looked at) and no privileges are checked.
  *
@@ -176,6 +176,8 @@ store_row(TableWriter *writer, TupleTableSlot *slot, const Datum *values, const 
 	slot->tts_tableOid = RelationGetRelid(writer->relation);
 	if (writer->has_constraints)
 		ExecConstraints(writer->rri, slot, writer->estate);
+	if (writer->relation->rd_rel->relispartition)
+		(void) ExecPartitionCheck(writer->rri, slot, writer->estate, true);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -161,6 +161,22 @@ like($remote->tick(once => 1), qr/^$table SWITCH \+20 -0$/, 'so they are when so
 is(files($table), $files, 'into the files of the copy');
 is_sound($table, 'checked');
 
+# a query of the table that it is a partition of leaves it out for values that it must not have
+$remote->create_both('CREATE TABLE part (id int PRIMARY KEY, region text NOT NULL)');
+$node->sql("CREATE TABLE regions (id int, region text NOT NULL) PARTITION BY LIST (region); ALTER TABLE regions ATTACH PARTITION part FOR VALUES IN ('eu')");
+$remote->source("INSERT INTO part VALUES (1, 'eu'), (2, 'eu')");
+$remote->tick;
+$remote->define('part', key => 'part_pkey');
+$remote->streams('part');
+$remote->copy_rows('part');
+like($remote->tick(once => 1), qr/^part SWITCH \+2 -0$/, 'a copy can be a partition');
+is($node->sql("SELECT count(*) FROM regions WHERE region = 'eu'"), '2', 'which shows its rows');
+$remote->source("INSERT INTO part VALUES (3, 'us')");
+like($remote->tick_fails, qr/^23514: new row for relation "part" violates partition constraint/, 'and gets no others');
+$node->sql('ALTER TABLE regions DETACH PARTITION part');
+$remote->again;
+is($remote->differences('SELECT * FROM part'), '', 'while it is one');
+
 # --- indexes that are not those of the load table -------------------------------------------------------------------
 
 # rows that are updated in place, for an index that the load table does not have
