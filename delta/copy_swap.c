@@ -11,7 +11,7 @@
  * some of the parts, so nothing is swapped while there may be one: that is, while a process of this database has an xmin that is not behind it.  One that
  * is taken after we looked sees it.
  *
- * Locks that keep readers away are asked for only for a moment, since everybody else would queue behind us.
+ * Locks that keep readers away are asked for only for a moment, since everybody else would queue behind us, and then not again for a while.
  */
 #include "postgres.h"
 
@@ -36,13 +36,29 @@
 #include "storage/predicate.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #define LOCK_ATTEMPT_MS 100
+
+/* After an attempt that has failed; the applier's pauses (remote_plan.c), for ticks that bring nothing, are twice as long. */
+#define PAUSE_MS_FIRST 12
+#define PAUSE_MS_MAX 1000
+
+/* A copy that readers kept from being switched in. */
+typedef struct SwapPause
+{
+	int64		copy_id;		/* the key */
+	TimestampTz until;
+	int			failures;
+} SwapPause;
+
+static HTAB *pauses;
 
 /* An index of the copy, and the one whose file it gets. */
 typedef struct IndexPair
@@ -107,6 +123,39 @@ fits(const CopyDefinition *definition)
 	return result;
 }
 
+/* Each attempt may hold up readers that come meanwhile, and a table that is written to is in every tick. */
+static bool
+is_pausing(int64 copy_id)
+{
+	const SwapPause *pause = pauses != NULL ? hash_search(pauses, &copy_id, HASH_FIND, NULL) : NULL;
+
+	return pause != NULL && GetCurrentTimestamp() < pause->until;
+}
+
+static void
+make_pause(int64 copy_id)
+{
+	SwapPause  *pause;
+	bool		found;
+
+	if (pauses == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(int64), .entrysize = sizeof(SwapPause)};
+
+		pauses = hash_create("copies that could not be switched in", 16, &control, HASH_ELEM | HASH_BLOBS);
+	}
+	pause = hash_search(pauses, &copy_id, HASH_ENTER, &found);
+	pause->failures = found ? pause->failures + 1 : 0;
+	pause->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Min(PAUSE_MS_MAX, PAUSE_MS_FIRST << Min(pause->failures, 10)));
+}
+
+static void
+end_pauses(int64 copy_id)
+{
+	if (pauses != NULL)
+		(void) hash_search(pauses, &copy_id, HASH_REMOVE, NULL);
+}
+
 static void
 lock_both(void *argument)
 {
@@ -114,6 +163,18 @@ lock_both(void *argument)
 
 	LockRelationOid(definition->relid, AccessExclusiveLock);
 	LockRelationOid(definition->load_table, AccessExclusiveLock);
+}
+
+static bool
+lock_against_readers(const CopyDefinition *definition)
+{
+	bool		locked = lock_attempt(lock_both, (void *) definition, LOCK_ATTEMPT_MS) == NULL;
+
+	if (locked)
+		end_pauses(definition->copy_id);
+	else
+		make_pause(definition->copy_id);
+	return locked;
 }
 
 /* ---- indexes ---- */
@@ -348,7 +409,7 @@ copy_swap(const CopyDefinition *definition, uint64 exact_xid)
 {
 	if (!fits(definition))
 		return COPY_SWAP_NEVER;
-	if (may_be_read_too_early(exact_xid) || lock_attempt(lock_both, (void *) definition, LOCK_ATTEMPT_MS) != NULL)
+	if (may_be_read_too_early(exact_xid) || is_pausing(definition->copy_id) || !lock_against_readers(definition))
 		return COPY_SWAP_LATER;
 	swap(definition);
 	return COPY_SWAPPED;

@@ -63,6 +63,13 @@ is(status(), 'COPIED', 'nor while somebody reads');
 my $began = time;
 is($target->sql('SELECT count(*) FROM app.orders'), '0', 'others can read, too');
 cmp_ok(time - $began, '<', 2, 'without waiting for long');
+my $attempts = 0;
+for (1 .. 40)
+{
+	$source->sql(q{UPDATE app.orders SET note = 'r' || } . $_ . ' WHERE id = 300');
+	$attempts += $target->sql(q{SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'app.orders'::regclass AND mode = 'AccessExclusiveLock'});
+}
+cmp_ok($attempts, '<', 25, 'nor most of the time, though every tick brings changes of the table');
 $reader->run('COMMIT');
 $began = time;
 wait_for(sub { status() eq 'ACTIVE' }, 'then it is switched in');
