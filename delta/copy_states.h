@@ -23,6 +23,7 @@ typedef struct RowState
 	BeforeState before;			/* what the first change said */
 	bool		is_present;
 	bool		is_incomplete;	/* some value is missing */
+	bool		is_due;			/* is to be inserted when the others have gone (copy_write.c) */
 	Datum	   *values;			/* live layout; of an absent row only the key */
 	bool	   *nulls;
 	bool	   *missing;		/* NULL: none was, ever */

@@ -5,6 +5,9 @@
  * Rows are looked up in the order of the index, so that each of its pages is touched once.  What the first change of a key said about the row
  * before must be true of the table, unless it catches up or a filter may have left the row out (copy_keyed.c tells why).
  *
+ * Rows may have exchanged the values of a unique index besides the key's.  Where there is one, rows that change are deleted first and inserted anew when
+ * all others have been seen; earlier, when large values that have not changed would take too much memory.
+ *
  * The WAL of many rows is put on its way to disk while they are still being written.  The commit of a tick does not wait for its WAL, but
  * the next tick waits until the stream of this database has passed it, and that stream gets only what has been flushed: so
  * it is decoded meanwhile, by the other process, and there is no more left to wait for than the end.
@@ -34,6 +37,8 @@ typedef struct Work
 	KeyOrder   *order;
 	Datum	   *found_values;
 	bool	   *found_nulls;
+	bool		inserts_last;	/* there is another unique index */
+	MemoryContext due_context;	/* of what was found of rows that are due */
 	RowState  **states;			/* to be written, in the order of the index */
 	int			nstates;
 } Work;
@@ -79,6 +84,21 @@ find_row(Work *work, const RowState *state, bool flatten)
  * Missing values
  */
 
+/* What is stored in the page goes when the page does. */
+static void
+keep_found_values(const Work *work, RowState *state)
+{
+	CopyTarget *target = work->target;
+
+	for (int i = 0; i < target->columns->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(target->columns, i);
+
+		if (!state->nulls[i] && state->values[i] == work->found_values[i])
+			state->values[i] = datumCopy(state->values[i], att->attbyval, att->attlen);
+	}
+}
+
 void
 copy_write_complete(CopyTarget *target, RowState *state, const RowState *key)
 {
@@ -91,14 +111,7 @@ copy_write_complete(CopyTarget *target, RowState *state, const RowState *key)
 		before.values = work.found_values;
 		before.nulls = work.found_nulls;
 		row_state_complete(target->states, state, &before);
-		for (int i = 0; i < target->columns->natts; i++)
-		{
-			Form_pg_attribute att = TupleDescAttr(target->columns, i);
-
-			/* what is stored in the page goes when the page does */
-			if (!state->nulls[i] && state->values[i] == work.found_values[i])
-				state->values[i] = datumCopy(state->values[i], att->attbyval, att->attlen);
-		}
+		keep_found_values(&work, state);
 	}
 	close_table(&work);
 }
@@ -114,6 +127,25 @@ passes_filter(CopyTarget *target, const RowState *state)
 }
 
 static void
+insert_row(Work *work, const RowState *state)
+{
+	table_writer_insert(work->writer, state->values, state->nulls, 1);
+	copy_target_put_net(work->target, state->values, state->nulls, 1);
+}
+
+/* Deletes the row that was found, if its state is to be inserted later. */
+static bool
+replace_later(Work *work, RowState *state, TupleTableSlot *found)
+{
+	if (!work->inserts_last)
+		return false;
+	table_writer_delete(work->writer, found);
+	copy_target_put_net(work->target, work->found_values, work->found_nulls, -1);
+	state->is_due = true;
+	return true;
+}
+
+static void
 write_found(Work *work, RowState *state, TupleTableSlot *found)
 {
 	CopyTarget *target = work->target;
@@ -125,11 +157,18 @@ write_found(Work *work, RowState *state, TupleTableSlot *found)
 		RowState	stored = {.values = work->found_values, .nulls = work->found_nulls};
 
 		row_state_complete(target->states, state, &stored);
+		if (work->inserts_last)
+		{
+			MemoryContext oldcontext = MemoryContextSwitchTo(work->due_context);
+
+			keep_found_values(work, state);
+			MemoryContextSwitchTo(oldcontext);
+		}
 	}
 	if (state->is_present && passes_filter(target, state))
 	{
 		if (row_image_equal(target->columns, target->columns->natts, state->values, state->nulls,
-							work->found_values, work->found_nulls))
+							work->found_values, work->found_nulls) || replace_later(work, state, found))
 			return;
 		table_writer_update(work->writer, found, state->values, state->nulls);
 		copy_target_put_net(target, work->found_values, work->found_nulls, -1);
@@ -158,8 +197,9 @@ write_not_found(Work *work, RowState *state)
 	}
 	if (!passes_filter(target, state))
 		return;
-	table_writer_insert(work->writer, state->values, state->nulls, 1);
-	copy_target_put_net(target, state->values, state->nulls, 1);
+	state->is_due = work->inserts_last;
+	if (!state->is_due)
+		insert_row(work, state);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -197,6 +237,31 @@ sort_states(Work *work)
 	qsort_arg(work->states, work->nstates, sizeof(RowState *), compare_states, work);
 }
 
+static bool
+has_other_unique_index(const TableWriter *writer)
+{
+	int			count = 0;
+
+	for (int i = 0; i < writer->rri->ri_NumIndices; i++)
+		count += writer->rri->ri_IndexRelationDescs[i]->rd_index->indisunique || writer->rri->ri_IndexRelationDescs[i]->rd_index->indisexclusion;
+	return count > 1;
+}
+
+/* Those among the first so many states. */
+static void
+insert_due(Work *work, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!work->states[i]->is_due)
+			continue;
+		insert_row(work, work->states[i]);
+		work->states[i]->is_due = false;
+	}
+	MemoryContextReset(work->due_context);
+}
+
 static void
 write_all(void *argument)
 {
@@ -205,14 +270,16 @@ write_all(void *argument)
 	MemoryContext row_context = AllocSetContextCreate(oldcontext, "pgtrickle written row", ALLOCSET_DEFAULT_SIZES);
 
 	open_table(work, row_states_count(work->target->states));
+	work->due_context = AllocSetContextCreate(oldcontext, "pgtrickle rows to be inserted", ALLOCSET_DEFAULT_SIZES);
+	work->inserts_last = has_other_unique_index(work->writer);
 	sort_states(work);
 	for (int i = 0; i < work->nstates; i++)
 	{
 		TupleTableSlot *found;
 
 		CHECK_FOR_INTERRUPTS();
-		found = find_row(work, work->states[i], false);
 		MemoryContextSwitchTo(row_context);
+		found = find_row(work, work->states[i], work->inserts_last && work->states[i]->is_incomplete);
 		if (found != NULL)
 			write_found(work, work->states[i], found);
 		else
@@ -221,7 +288,10 @@ write_all(void *argument)
 		MemoryContextReset(row_context);
 		if ((i + 1) % ROWS_BETWEEN_HINTS == 0)
 			XLogSetAsyncXactLSN(XactLastRecEnd);
+		if (MemoryContextMemAllocated(work->due_context, false) > (Size) work_mem * 1024)
+			insert_due(work, i + 1);
 	}
+	insert_due(work, work->nstates);
 	close_table(work);
 	MemoryContextDelete(row_context);
 }

@@ -212,6 +212,28 @@ like($remote->tick, qr/^mails SWITCH \+20 -0$/, 'what only parts break that were
 is($remote->differences('SELECT * FROM mails'), '', 'to copying');
 is($node->sql(q{SELECT indisvalid, pg_relation_size(indexrelid) > 8192 FROM pg_index WHERE indexrelid = 'mails_mail_idx'::regclass}), 't|t', 'and the index is there');
 
+# values of a unique column that rows exchange, while a table is copied and later
+sub exchange
+{
+	my ($id, $other) = @_;
+
+	$remote->source(qq{BEGIN; UPDATE posts SET mail = 'none' WHERE id = $id; UPDATE posts SET mail = 'n$id' WHERE id = $other; UPDATE posts SET mail = 'n$other' WHERE id = $id; COMMIT});
+	return;
+}
+
+$remote->create_both('CREATE TABLE posts (id int PRIMARY KEY, mail text UNIQUE, long text); ALTER TABLE posts ALTER long SET STORAGE EXTERNAL');
+$remote->source(q{INSERT INTO posts SELECT i, 'n' || i, repeat(md5(i::text), 300) FROM generate_series(1, 9) i});
+$remote->tick;
+$remote->define('posts', key => 'posts_pkey');
+$remote->streams('posts');
+$remote->copy_rows('posts', between => sub { exchange(1, 2) });
+$remote->tick;
+is($remote->differences('SELECT * FROM posts'), '', 'rows exchange unique values while they are copied');
+exchange(4, 3);
+$remote->source(q{DELETE FROM posts WHERE id = 9; INSERT INTO posts VALUES (0, 'n9', NULL); UPDATE posts SET mail = 'n8x' WHERE id = 8; INSERT INTO posts VALUES (7000, 'n8', 'short')});
+$remote->tick;
+is($remote->differences('SELECT * FROM posts'), '', 'and later, with what is stored out of line');
+
 # with the rights of the owner
 $node->sql(q{CREATE ROLE owner LOGIN; GRANT CREATE ON SCHEMA public TO owner; SET SESSION AUTHORIZATION owner;
 	CREATE FUNCTION span(float8, float8) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE LOG $$span as %$$, current_user; RETURN $1 - $2; END';
