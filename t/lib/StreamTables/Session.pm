@@ -55,7 +55,9 @@ sub poll
 		my $ready = '';
 		vec($ready, fileno($self->{out}), 1) = 1;
 		return undef if !select($ready, undef, undef, $left > 0 ? $left : 0);
-		sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer}) or confess "a session has ended: $self->{buffer}";
+		my $got = sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer});
+		next if !defined $got && $!{EINTR}; # some other child has ended
+		confess 'a session has ended: ' . ($got // $!) . " $self->{buffer}" if !$got;
 	}
 	$self->{busy} = 0;
 	my $text = $self->{buffer};

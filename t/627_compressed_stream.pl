@@ -1,4 +1,4 @@
-# t/615_compressed_stream.pl
+# t/627_compressed_stream.pl
 #
 # Goal: the stream of a remote may be compressed, for a slow link: the same copies, exactly, from fewer bytes; also for single rows, of which none would be
 #       worth compressing alone.
