@@ -17,9 +17,17 @@
 #include "utils/fmgroids.h"
 #include "utils/typcache.h"
 
-/* SELECT keys, rows, columns FROM (from) t GROUP BY keys; with `for_state` without what only a group delta has. */
+/* Rows of a state, grouped; or what a delta adds to it, grouped or each row by itself. */
+typedef enum GroupForm
+{
+	GROUP_STATE,
+	GROUP_DELTA,
+	GROUP_ROW_DELTAS
+} GroupForm;
+
+/* SELECT keys, rows, columns FROM (from) t GROUP BY keys, without what the form does not have. */
 static char *
-group_sql(AggregateBuild *build, const char *from, bool for_state)
+group_sql(AggregateBuild *build, const char *from, GroupForm form)
 {
 	StringInfoData sql;
 	ListCell   *lc;
@@ -28,59 +36,47 @@ group_sql(AggregateBuild *build, const char *from, bool for_state)
 	appendStringInfoString(&sql, "SELECT ");
 	for (int i = 1; i <= list_length(build->keys); i++)
 		appendStringInfo(&sql, "t.k%d, ", i);
-	appendStringInfoString(&sql, "COALESCE(sum(t.__w), 0) AS rows");
+	appendStringInfo(&sql, "%s AS rows", form == GROUP_ROW_DELTAS ? "(t.__w)::bigint" : "COALESCE(sum(t.__w), 0)");
 	foreach(lc, build->columns)
 	{
 		AggregateColumn *column = lfirst(lc);
 
-		appendStringInfo(&sql, ",\n\t%s AS %s", column->delta_sql, column->state->name);
+		appendStringInfo(&sql, ",\n\t%s AS %s", form == GROUP_ROW_DELTAS ? column->row_sql : column->delta_sql, column->state->name);
 	}
 	foreach(lc, build->columns)
 	{
 		AggregateColumn *column = lfirst(lc);
 
-		if (column->gone_sql != NULL && !for_state)
+		if (column->gone_sql != NULL && form == GROUP_DELTA)
 			appendStringInfo(&sql, ",\n\t%s AS %s", column->gone_sql, column->state->delta_gone_name);
 	}
-	if (!for_state)
+	if (form != GROUP_STATE)
 		appendStringInfoString(&sql, ", 1 AS " ROWSET_WEIGHT_COLUMN);
 	appendStringInfo(&sql, "\nFROM (%s) t", from);
-	for (int i = 1; i <= list_length(build->keys); i++)
+	for (int i = 1; i <= list_length(build->keys) && form != GROUP_ROW_DELTAS; i++)
 		appendStringInfo(&sql, "%s t.k%d", i == 1 ? "\nGROUP BY" : ",", i);
 	return sql.data;
+}
+
+static char *
+delta_sql(ProgramStep *step, uint64 nonempty, GroupForm form)
+{
+	AggregateBuild *build = step->build;
+
+	return group_sql(build, join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty), build->targets), form);
 }
 
 char *
 aggregate_print_group_delta(ProgramStep *step, uint64 nonempty)
 {
-	AggregateBuild *build = step->build;
-
-	return group_sql(build, join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty),
-										   build->targets), false);
+	return delta_sql(step, nonempty, GROUP_DELTA);
 }
 
 /* The same without grouping: each row as the delta of its group. */
 char *
 aggregate_print_row_deltas(ProgramStep *step, uint64 nonempty)
 {
-	AggregateBuild *build = step->build;
-	StringInfoData sql;
-	ListCell   *lc;
-
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT ");
-	for (int i = 1; i <= list_length(build->keys); i++)
-		appendStringInfo(&sql, "t.k%d, ", i);
-	appendStringInfoString(&sql, "(t.__w)::bigint AS rows");
-	foreach(lc, build->columns)
-	{
-		AggregateColumn *column = lfirst(lc);
-
-		appendStringInfo(&sql, ",\n\t%s AS %s", column->row_sql, column->state->name);
-	}
-	appendStringInfo(&sql, ", 1 AS " ROWSET_WEIGHT_COLUMN "\nFROM (%s) t",
-					 join_delta_sql(build->block, join_changed_inputs(build->block, step, nonempty), build->targets));
-	return sql.data;
+	return delta_sql(step, nonempty, GROUP_ROW_DELTAS);
 }
 
 bool
@@ -241,7 +237,7 @@ algebraic_rows_sql(AggregateBuild *build, const char *keys_name, uint64 null_key
 
 	targets = lappend(targets, makeTargetEntry(one, list_length(targets) + 1,
 											   pstrdup(ROWSET_WEIGHT_COLUMN), false));
-	return group_sql(build, query_print(restricted_level(build, keys_name, null_keys, targets)), true);
+	return group_sql(build, query_print(restricted_level(build, keys_name, null_keys, targets)), GROUP_STATE);
 }
 
 static char *

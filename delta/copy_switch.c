@@ -173,6 +173,7 @@ static bool
 fill_empty(Switch *work)
 {
 	CopyDefinition *definition = work->definition;
+	const char *reason = "Its files cannot take the place of the copy's.";
 	CopyScope	scope;
 
 	switch (copy_swap(definition, definition->exact_xid))
@@ -183,10 +184,12 @@ fill_empty(Switch *work)
 		case COPY_SWAP_LATER:
 			if (definition->may_wait)
 				return false;
+			reason = "Readers have kept it waiting for too long.";
 			/* FALLTHROUGH */
 		case COPY_SWAP_NEVER:
 			break;
 	}
+	ereport(LOG, (errmsg("writing the rows of copy %s in one tick", definition->name), errdetail("%s", reason)));
 	copy_scope_enter(&scope, definition);
 	table_write_tagged(true, move_rows, work);
 	copy_scope_leave(&scope);

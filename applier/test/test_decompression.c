@@ -19,28 +19,16 @@ typedef struct Message
 	size_t	 sent_length;
 } Message;
 
-/* The same numbers everywhere, unlike rand(). */
-static uint32_t
-next_random(void)
-{
-	static uint32_t state = 88172645u;
-
-	state ^= state << 13;
-	state ^= state >> 17;
-	state ^= state << 5;
-	return state;
-}
-
 /* Short ones that resemble each other, and now and then a long one. */
 static Message
 plain_message(int number)
 {
 	Message message = {0};
 
-	message.plain_length = number % 50 == 49 ? 3000000 : 20 + next_random() % 200;
+	message.plain_length = number % 50 == 49 ? 3000000 : 20 + testing_random() % 200;
 	message.plain = memory_take(message.plain_length);
 	for (size_t i = 0; i < message.plain_length; i++)
-		message.plain[i] = (uint8_t) (i % 7 == 0 ? next_random() : i * 31);
+		message.plain[i] = (uint8_t) (i % 7 == 0 ? testing_random() : i * 31);
 	return message;
 }
 
@@ -128,20 +116,20 @@ test_damage(Message *messages)
 	for (int round = 0; round < 2000; round++)
 	{
 		Decompression *decompression = decompression_create(10000000);
-		int			   victim = (int) (next_random() % 49);
+		int			   victim = (int) (testing_random() % 49);
 		bool		   is_cut = round % 2 == 0;
 		size_t		   at;
 
 		for (int i = 0; i < victim; i++)
 			(void) reads(decompression, &messages[i], messages[i].sent_length);
-		at = next_random() % messages[victim].sent_length;
+		at = testing_random() % messages[victim].sent_length;
 		if (is_cut)
 			CHECK(!reads(decompression, &messages[victim], at));
 		else
 		{
 			uint8_t before = messages[victim].sent[at];
 
-			messages[victim].sent[at] = (uint8_t) next_random();
+			messages[victim].sent[at] = (uint8_t) testing_random();
 			(void) reads(decompression, &messages[victim], messages[victim].sent_length);
 			messages[victim].sent[at] = before;
 		}

@@ -346,34 +346,22 @@ test_cuts(const Recording *recording)
 	}
 }
 
-/* The same numbers everywhere, unlike rand(). */
-static uint32_t
-next_random(void)
-{
-	static uint32_t state = 2463534242u;
-
-	state ^= state << 13;
-	state ^= state >> 17;
-	state ^= state << 5;
-	return state;
-}
-
 static void
 damage(uint8_t *message, size_t *length)
 {
 	static const uint8_t nasty[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 'n',
 									'u',  't',	'b',  'K',	'O',  'N'};
-	size_t				 at = *length == 0 ? 0 : next_random() % *length;
+	size_t				 at = *length == 0 ? 0 : testing_random() % *length;
 
 	if (*length == 0)
 		return;
-	switch (next_random() % 4)
+	switch (testing_random() % 4)
 	{
 		case 0:
-			message[at] ^= (uint8_t) (1 << next_random() % 8);
+			message[at] ^= (uint8_t) (1 << testing_random() % 8);
 			break;
 		case 1:
-			message[at] = nasty[next_random() % sizeof(nasty)];
+			message[at] = nasty[testing_random() % sizeof(nasty)];
 			break;
 		case 2:
 			*length = at;
@@ -389,8 +377,8 @@ damage(uint8_t *message, size_t *length)
 static bool
 convert_damaged(const Recording *recording)
 {
-	Pgoutput *pgoutput = pgoutput_create(wanted, 4, next_random());
-	size_t	  first = next_random() % recording->count;
+	Pgoutput *pgoutput = pgoutput_create(wanted, 4, testing_random());
+	size_t	  first = testing_random() % recording->count;
 	bool	  converted = true;
 
 	for (size_t i = 0; i < recording->count && converted; i++)
@@ -403,7 +391,7 @@ convert_damaged(const Recording *recording)
 		Error		   error = {0};
 
 		memcpy(message, recording->messages[i], length);
-		if (i >= first && next_random() % 4 == 0)
+		if (i >= first && testing_random() % 4 == 0)
 			damage(message, &length);
 		exact = memory_take(length);
 		memcpy(exact, message, length);

@@ -5,6 +5,7 @@
 #ifndef PGTRICKLE_APPLIER_TESTING_H
 #define PGTRICKLE_APPLIER_TESTING_H
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,18 @@ testing_check(bool condition, const char *text, const char *file, int line)
 		return;
 	testing_failures++;
 	fprintf(stderr, "%s:%d: not true: %s\n", file, line, text);
+}
+
+/* The same numbers everywhere, unlike rand(). */
+static inline uint32_t
+testing_random(void)
+{
+	static uint32_t state = 2463534242u;
+
+	state ^= state << 13;
+	state ^= state >> 17;
+	state ^= state << 5;
+	return state;
 }
 
 /* The last statement of main. */
